@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AlertState {
+    /// Was pending, and the condition went away before `for` had passed. Never fired.
+    Inactive,
     Pending,
     Firing,
     Resolved,
@@ -14,10 +16,26 @@ pub enum AlertState {
 impl AlertState {
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Inactive => "inactive",
             Self::Pending => "pending",
             Self::Firing => "firing",
             Self::Resolved => "resolved",
         }
+    }
+
+    /// Pending or firing: something is wrong now.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Pending | Self::Firing)
+    }
+}
+
+impl std::str::FromStr for AlertState {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        [Self::Inactive, Self::Pending, Self::Firing, Self::Resolved]
+            .into_iter()
+            .find(|state| state.as_str() == s)
+            .ok_or_else(|| format!("alert state {s:?} is none of inactive, pending, firing, resolved"))
     }
 }
 
@@ -48,7 +66,8 @@ pub struct Alert {
 }
 
 /// One change of an alert: a row of its timeline, and the `data` of the CloudEvent
-/// `io.orchestrix.alert.<to>` on the event bus, by which workflows start.
+/// `io.orchestrix.alert.<to>` on the event bus, by which workflows start. While a silence matches, the
+/// event's type is `io.orchestrix.alert.silenced` instead, so that nothing starts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AlertEvent {
     pub alert: Alert,

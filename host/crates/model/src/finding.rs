@@ -28,7 +28,8 @@ pub struct Finding {
 }
 
 /// The hand-off row from `detect` to `alert`: everything one evaluation of one monitor found.
-/// An alert whose labels a *complete* report does not mention has stopped.
+/// An alert whose labels a *complete* report does not mention has stopped; removing a monitor is a complete
+/// report without findings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FindingReport {
     pub monitor: MonitorId,
@@ -42,6 +43,10 @@ pub struct FindingReport {
     pub keep_firing_for_ms: i64,
     pub labels: LabelSet,
     pub annotations: LabelSet,
+    /// An alert not reported again for this long resolves by itself. For senders that may go away without a
+    /// word (Alertmanager's `resolve_timeout`); a monitor's own reports need none.
+    #[serde(default)]
+    pub stale_after_ms: Option<i64>,
     /// Whether NoData findings open an alert of their own, keep the state, or count as ok.
     pub no_data: NoDataPolicy,
 }
