@@ -17,6 +17,16 @@ pub const SAMPLES_PER_REQUEST_MAX: usize = 1_000_000;
 pub const LOG_LINE_BYTES_MAX: usize = 256 << 10;
 /// Attributes of one log record or span.
 pub const ATTRIBUTES_MAX: usize = 256;
+/// One attribute's value: stack traces fit, documents belong elsewhere.
+pub const ATTRIBUTE_BYTES_MAX: usize = 64 << 10;
+/// One log record, span or event as stored. A largest line and its attributes fit; reading one row stays cheap.
+pub const RECORD_BYTES_MAX: usize = 1 << 20;
+/// Spans one trace look-up returns; longer traces are runaway loops.
+pub const TRACE_SPANS_MAX: usize = 20_000;
+/// Metric names of one tenant with metadata; about 200 bytes each, kept in memory.
+pub const METADATA_PER_TENANT_MAX: usize = 100_000;
+/// Help text of a metric: a sentence or two.
+pub const METADATA_TEXT_BYTES_MAX: usize = 4096;
 /// How far in the future a sample may lie; beyond it a clock is wrong.
 pub const FUTURE_MS_MAX: i64 = 10 * 60 * 1000;
 /// Records one query page returns at most.
