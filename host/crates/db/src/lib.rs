@@ -7,10 +7,25 @@
 //! Writes go through [`Db::write`]: closures of many callers are committed together (group commit),
 //! each inside a savepoint of its own, so that one that fails takes nobody with it.
 
+pub mod action_call;
+pub mod alert;
+pub mod definition;
 mod error;
+pub mod guardrail;
 mod handoff;
+pub mod journal;
+pub mod ledger;
+pub mod listener;
 mod migration;
+pub mod run;
+pub mod silence;
 mod tenant;
+pub mod timer;
+pub mod audit;
+pub mod installation;
+pub mod package;
+pub mod secret;
+pub mod token;
 mod writer;
 
 pub use error::{Error, Result};
