@@ -18,6 +18,7 @@ pub mod ledger;
 pub mod listener;
 mod migration;
 pub mod run;
+pub mod scrape;
 pub mod silence;
 mod tenant;
 pub mod timer;
@@ -26,6 +27,7 @@ pub mod installation;
 pub mod package;
 pub mod secret;
 pub mod token;
+pub mod webhook;
 mod writer;
 
 pub use error::{Error, Result};

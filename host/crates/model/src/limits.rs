@@ -37,6 +37,10 @@ pub const QUERY_SAMPLES_MAX: usize = 50_000_000;
 pub const QUERY_STEPS_MAX: usize = 11_000;
 /// How long a query may run.
 pub const QUERY_WALL_MS_MAX: u64 = 30_000;
+/// A PromQL text: the longest of public rule files have 4 KiB; generated dashboards more.
+pub const PROMQL_BYTES_MAX: usize = 64 << 10;
+/// Nesting of a PromQL expression: parser and evaluator recurse, and a stack of 2 MiB must suffice.
+pub const PROMQL_DEPTH_MAX: u32 = 160;
 /// PromQL's look-back.
 pub const LOOKBACK_MS: i64 = 5 * 60 * 1000;
 
@@ -73,3 +77,8 @@ pub const RUN_DEPTH_MAX: u32 = 16;
 pub const HANDOFF_BATCH_ROWS: i64 = 256;
 /// How often a stage scans from its cursor without a hint.
 pub const HANDOFF_SCAN_MS: u64 = 1_000;
+
+/// A CloudEvent from outside: webhooks of Git forges reach some hundred KiB, and each is a row in the database.
+pub const EVENT_BYTES_MAX: usize = 1 << 20;
+/// Events, or alerts, of one request: one transaction holds them all and must stay short.
+pub const EVENTS_PER_REQUEST_MAX: usize = 1_000;
