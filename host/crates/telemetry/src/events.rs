@@ -70,8 +70,7 @@ impl Events {
 
 impl EventQuery {
     fn plan(&self) -> Plan<EventKind> {
-        let pattern = |wanted: &Option<String>| wanted.clone();
-        let (kind, source, subject) = (pattern(&self.kind), pattern(&self.source), pattern(&self.subject));
+        let (kind, source, subject) = (self.kind.clone(), self.source.clone(), self.subject.clone());
         let streams: StreamMatch = Arc::new(move |labels: &LabelSet| {
             holds(kind.as_deref(), labels.get("type")) && holds(source.as_deref(), labels.get("source"))
         });
@@ -79,7 +78,8 @@ impl EventQuery {
         if self.kind.is_some() || self.source.is_some() {
             clauses.push(Clause::Streams(streams.clone()));
         }
-        if let Some(wanted) = subject.clone() {
+        // `*` alone also takes events without a subject, which the index doesn't list.
+        if let Some(wanted) = subject.clone().filter(|wanted| !holds(Some(wanted), None)) {
             clauses.push(Clause::TermWhere { name: "subject".into(), matches: Arc::new(move |v| holds(Some(&wanted), Some(v))) });
         }
         Plan {
