@@ -85,7 +85,8 @@ fn resident(pid: u32) -> Result<String> {
 
 fn machine() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).map_or("", |rest| rest.trim_start_matches([' ', '\t', ':']));
+    let model =
+        cpu.lines().find_map(|line| line.strip_prefix("model name")).map_or("", |rest| rest.trim_start_matches([' ', '\t', ':']));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let commit = shell::output(Command::new("git").args(["rev-parse", "--short", "HEAD"])).unwrap_or_default();
     format!("{model}, {cores} cores, commit {}", String::from_utf8_lossy(&commit).trim())

@@ -19,8 +19,10 @@ const MANIFEST_SECTION: &str = "orchestrix:manifest";
 
 /// A crate that becomes a component: a folder with `Cargo.toml` and `plugin.toml` two levels under `plugins/`.
 pub struct Guest {
-    /// Of the cargo package; the component is `<name>.wasm`.
+    /// Of the folder; the component is `<name>.wasm`.
     pub name: String,
+    /// Of the cargo package, which may not have the name of a dependency such as `http`.
+    pub package: String,
     pub folder: PathBuf,
 }
 
@@ -37,8 +39,9 @@ pub fn build(project: &Project) -> Result<PathBuf> {
     let built = compile(project, &guests)?;
     fs::create_dir_all(&plugins).with_context(|| format!("{} can't be made", plugins.display()))?;
     for (guest, manifest) in guests.iter().zip(&manifests) {
-        let module = built.join(guest.name.replace('-', "_")).with_extension("wasm");
-        let module = fs::read(&module).with_context(|| format!("{} wasn't built: is its crate-type cdylib?", module.display()))?;
+        let module = built.join(guest.package.replace('-', "_")).with_extension("wasm");
+        let module =
+            fs::read(&module).with_context(|| format!("{} wasn't built: is its crate-type cdylib?", module.display()))?;
         let bytes = componentize(&module, manifest).with_context(|| format!("{} is no component", guest.name))?;
         let path = component(&plugins, guest);
         fs::write(&path, &bytes).with_context(|| format!("{} can't be written", path.display()))?;
@@ -57,9 +60,10 @@ pub fn find(project: &Project) -> Result<Vec<Guest>> {
             if folder.join("plugin.toml").is_file() && folder.join("Cargo.toml").is_file() {
                 let text = fs::read_to_string(folder.join("Cargo.toml"))?;
                 let cargo: toml::Table = toml::from_str(&text).with_context(|| format!("{}/Cargo.toml", folder.display()))?;
-                let name = cargo.get("package").and_then(|p| p.get("name")).and_then(toml::Value::as_str);
-                let name = name.with_context(|| format!("{}/Cargo.toml has no package name", folder.display()))?.to_owned();
-                guests.push(Guest { name, folder });
+                let package = cargo.get("package").and_then(|p| p.get("name")).and_then(toml::Value::as_str);
+                let package = package.with_context(|| format!("{}/Cargo.toml has no package name", folder.display()))?.to_owned();
+                let name = folder.file_name().context("a folder has a name")?.to_string_lossy().into_owned();
+                guests.push(Guest { name, package, folder });
             }
         }
     }
@@ -90,7 +94,9 @@ pub fn toolchain() -> Result<Toolchain> {
 pub enum Toolchain {
     Rustup,
     /// With the packages that are still to be installed.
-    Debian { missing: Vec<&'static str> },
+    Debian {
+        missing: Vec<&'static str>,
+    },
 }
 
 fn compile(project: &Project, guests: &[Guest]) -> Result<PathBuf> {
@@ -109,12 +115,14 @@ fn compile(project: &Project, guests: &[Guest]) -> Result<PathBuf> {
         }
     };
     // What the outer cargo said about its own toolchain must not reach another one.
-    for variable in ["CARGO", "RUSTUP_TOOLCHAIN", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_ENCODED_RUSTFLAGS", "CARGO_TARGET_DIR"] {
+    for variable in
+        ["CARGO", "RUSTUP_TOOLCHAIN", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_ENCODED_RUSTFLAGS", "CARGO_TARGET_DIR"]
+    {
         command.env_remove(variable);
     }
     command.current_dir(&project.root).args(["build", "--profile", "guest", "--target", TARGET, "--target-dir"]).arg(&target);
     for guest in guests {
-        command.args(["-p", &guest.name]);
+        command.args(["-p", &guest.package]);
     }
     shell::run(&mut command)?;
     Ok(target.join(TARGET).join("guest"))
@@ -177,12 +185,12 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let project = project(root.path());
         assert!(find(&project).unwrap().is_empty());
-        crate_at(root.path(), "detectors/b", "b");
-        crate_at(root.path(), "actions/a", "a");
+        crate_at(root.path(), "detectors/b", "b-plugin");
+        crate_at(root.path(), "actions/a", "a-plugin");
         fs::create_dir_all(root.path().join("plugins/actions/empty")).unwrap();
-        let names: Vec<_> = find(&project).unwrap().into_iter().map(|guest| guest.name).collect();
-        assert_eq!(names, ["a", "b"]);
-        crate_at(root.path(), "actions/c", "a");
+        let names: Vec<_> = find(&project).unwrap().into_iter().map(|guest| (guest.name, guest.package)).collect();
+        assert_eq!(names, [("a".into(), "a-plugin".into()), ("b".into(), "b-plugin".into())]);
+        crate_at(root.path(), "detectors/a", "c-plugin");
         assert!(find(&project).err().unwrap().to_string().contains("two plugins are called a"));
     }
 
@@ -199,7 +207,7 @@ mod tests {
         for name in ["a.wasm", "gone.wasm", "notes.txt"] {
             fs::write(root.path().join(name), "").unwrap();
         }
-        remove_others(root.path(), &[Guest { name: "a".into(), folder: PathBuf::new() }]).unwrap();
+        remove_others(root.path(), &[Guest { name: "a".into(), package: "a-plugin".into(), folder: PathBuf::new() }]).unwrap();
         let kept = |name: &str| root.path().join(name).exists();
         assert_eq!([kept("a.wasm"), kept("gone.wasm"), kept("notes.txt")], [true, false, true]);
     }

@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn an_exception_holds_for_its_package_only() {
-        let rules = Rules::parse("[licenses]\nallow = [\"MIT\"]\nexceptions = [{ crate = \"ring\", allow = [\"ISC\"] }]\n").unwrap();
+        let rules =
+            Rules::parse("[licenses]\nallow = [\"MIT\"]\nexceptions = [{ crate = \"ring\", allow = [\"ISC\"] }]\n").unwrap();
         assert!(rules.allow("ring", "MIT AND ISC").unwrap());
         assert!(!rules.allow("other", "MIT AND ISC").unwrap());
         assert!(rules.allow("other", "").is_err());

@@ -17,7 +17,7 @@ mod web;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use project::Project;
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Build, run, test and measure Orchestrix")]
@@ -60,7 +60,17 @@ enum Command {
     Doctor,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let project = Project::find()?;
     match Cli::parse().command {
         Command::Up(options) => up::run(&project, &options),

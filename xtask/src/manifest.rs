@@ -34,7 +34,7 @@ pub fn write_schemas(project: &Project) -> Result<()> {
         let is_native = fs::read_to_string(guest.folder.join("Cargo.toml"))?.contains("orchestrix-sdk");
         if is_native {
             count += 1;
-            command.args(["-p", &guest.name]);
+            command.args(["-p", &guest.package]);
         }
     }
     if count == 0 {
@@ -88,7 +88,8 @@ mod tests {
     #[test]
     fn schemas_land_where_the_host_reads_them() {
         let manifest = json!({ "id": "a/b", "operations": [{ "name": "post", "risk": "low" }] });
-        let schemas = json!({ "config": { "type": "object" }, "operations": { "post": { "input": { "x": 1 }, "output": true } } });
+        let schemas =
+            json!({ "config": { "type": "object" }, "operations": { "post": { "input": { "x": 1 }, "output": true } } });
         let merged = merge(manifest, &schemas).unwrap();
         assert_eq!(merged["config"]["schema"], json!({ "type": "object" }));
         assert_eq!(merged["operations"][0], json!({ "name": "post", "risk": "low", "input": { "x": 1 }, "output": true }));

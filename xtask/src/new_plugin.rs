@@ -15,9 +15,9 @@ pub enum Kind {
 pub fn make(project: &Project, name: &str, kind: Kind) -> Result<()> {
     let folder = write(project, name, kind)?;
     println!("{} is made. Next:", folder.display());
-    println!("  cargo test -p {name}     its unit tests, natively");
-    println!("  cargo xtask schemas     after each change of its types");
-    println!("  cargo xtask plugins     builds the component");
+    println!("  cargo test -p {name}-plugin   its unit tests, natively");
+    println!("  cargo xtask schemas   after each change of its types");
+    println!("  cargo xtask plugins   builds the component");
     Ok(())
 }
 
@@ -33,7 +33,9 @@ fn write(project: &Project, name: &str, kind: Kind) -> Result<PathBuf> {
         bail!("{} is there already", folder.display());
     }
     let (code, manifest, schema) = match kind {
-        Kind::Action => (include_str!("template/action.rs"), include_str!("template/action.toml"), include_str!("template/action.json")),
+        Kind::Action => {
+            (include_str!("template/action.rs"), include_str!("template/action.toml"), include_str!("template/action.json"))
+        }
         Kind::Detector => {
             (include_str!("template/detector.rs"), include_str!("template/detector.toml"), include_str!("template/detector.json"))
         }

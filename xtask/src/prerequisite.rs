@@ -11,7 +11,8 @@ pub struct Tool {
 }
 
 /// What the host itself needs to compile: ring, zstd and SQLite are C.
-pub const BUILD: [Tool; 1] = [Tool { program: "cc", packages: &["build-essential"], why: "compile the C parts of ring, zstd and SQLite" }];
+pub const BUILD: [Tool; 1] =
+    [Tool { program: "cc", packages: &["build-essential"], why: "compile the C parts of ring, zstd and SQLite" }];
 
 /// What the web interface needs.
 pub const WEB: [Tool; 2] = [

@@ -43,7 +43,8 @@ pub fn apt_install(packages: &[&str]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
-    let apt = find_program("apt-get").with_context(|| format!("install these by hand, this is no Debian: {}", packages.join(" ")))?;
+    let apt =
+        find_program("apt-get").with_context(|| format!("install these by hand, this is no Debian: {}", packages.join(" ")))?;
     let is_root = rustix::process::geteuid().is_root();
     let command = |arguments: &[&str]| {
         let mut command = if is_root { Command::new(&apt) } else { Command::new("sudo") };
@@ -73,8 +74,10 @@ pub fn exists(path: impl AsRef<Path>) -> bool {
 }
 
 fn show(command: &Command) -> String {
-    let variables = command.get_envs().filter_map(|(name, value)| Some(format!("{}={}", name.to_string_lossy(), value?.to_string_lossy())));
+    let variables =
+        command.get_envs().filter_map(|(name, value)| Some(format!("{}={}", name.to_string_lossy(), value?.to_string_lossy())));
     let words = std::iter::once(command.get_program()).chain(command.get_args()).map(|word| word.to_string_lossy().into_owned());
-    let secret = |word: String| if word.contains("TOKEN=") { word.split('=').next().unwrap_or("").to_owned() + "=…" } else { word };
+    let secret =
+        |word: String| if word.contains("TOKEN=") { word.split('=').next().unwrap_or("").to_owned() + "=…" } else { word };
     variables.map(secret).chain(words).collect::<Vec<_>>().join(" ")
 }

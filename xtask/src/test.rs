@@ -55,7 +55,11 @@ fn python(project: &Project) -> Result<Option<PathBuf>> {
     let stamp = Stamp::of(folder.join("stamp"), std::slice::from_ref(&requirements))?;
     if !stamp.is_fresh() || !python.is_file() {
         shell::run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-        shell::run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&requirements))?;
+        shell::run(
+            Command::new(&python)
+                .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
+                .arg(&requirements),
+        )?;
         stamp.keep()?;
     }
     Ok(Some(python))

@@ -71,7 +71,11 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
         command.current_dir(&project.root).env("ORCHESTRIX_URL", &url).env("ORCHESTRIX_TOKEN", &token);
         playground = Some(Process::start("playground", &mut command)?);
         let mut apply = Command::new(project.host());
-        apply.current_dir(&project.root).env("ORCHESTRIX_URL", &url).env("ORCHESTRIX_TOKEN", &token).args(["apply", "-f", "examples"]);
+        apply
+            .current_dir(&project.root)
+            .env("ORCHESTRIX_URL", &url)
+            .env("ORCHESTRIX_TOKEN", &token)
+            .args(["apply", "-f", "examples"]);
         if let Err(e) = shell::run(&mut apply) {
             eprintln!("the examples could not be applied: {e:#}");
         }
@@ -220,7 +224,9 @@ mod tests {
 
     #[test]
     fn a_process_is_stopped_by_the_signal_it_can_answer() {
-        let mut process = Process::start("sleeper", Command::new("sh").args(["-c", "trap 'exit 0' INT; while :; do sleep 0.01; done"])).unwrap();
+        let mut process =
+            Process::start("sleeper", Command::new("sh").args(["-c", "trap 'exit 0' INT; while :; do sleep 0.01; done"]))
+                .unwrap();
         thread::sleep(Duration::from_millis(200));
         process.stop().unwrap();
         assert!(process.child.try_wait().unwrap().unwrap().success());

@@ -164,7 +164,10 @@ impl<T: Action + 'static> action::exports::orchestrix::plugin::lifecycle::Guest 
         enter(ctx);
         match serde_json::from_str::<T>(&config) {
             Ok(_) => Vec::new(),
-            Err(e) => vec![action::exports::orchestrix::plugin::lifecycle::FieldError { pointer: String::new(), message: e.to_string() }],
+            Err(e) => vec![action::exports::orchestrix::plugin::lifecycle::FieldError {
+                pointer: String::new(),
+                message: e.to_string(),
+            }],
         }
     }
 
@@ -193,7 +196,9 @@ impl<T: Detector + 'static> detector::exports::orchestrix::plugin::detector::Gue
     }
 }
 
-impl<T: StreamDetector + 'static> stream_detector::exports::orchestrix::plugin::stream_detector::Guest for StreamDetectorComponent<T> {
+impl<T: StreamDetector + 'static> stream_detector::exports::orchestrix::plugin::stream_detector::Guest
+    for StreamDetectorComponent<T>
+{
     fn observe(
         ctx: w::CallContext,
         params: String,

@@ -121,7 +121,7 @@ impl Request {
     ///
     /// An answer of any status is `Ok`; see [`Response::success`].
     pub fn send(mut self) -> Result<Response> {
-        split_url(&self.url)?;
+        Parts::of(&self.url)?;
         let traceparent = crate::kind::current_traceparent();
         if !traceparent.is_empty() && self.header_value("traceparent").is_none() {
             self.headers.push(("traceparent".into(), traceparent));
@@ -207,26 +207,62 @@ pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, QUERY).to_string()
 }
 
-/// Scheme, authority, and path with query of an absolute http or https URL.
-pub(crate) fn split_url(url: &str) -> Result<(&str, &str, &str)> {
-    let wrong = |why: &str| Error::input(format!("{url:?} is no URL to call: {why}"));
-    let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("it must begin with http:// or https://"))?;
-    if scheme != "http" && scheme != "https" {
-        return Err(wrong("only http and https are spoken"));
+/// An absolute http or https URL in its parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts<'a> {
+    pub scheme: &'a str,
+    /// Host and, where the URL has one, port.
+    pub authority: &'a str,
+    /// An IPv6 address keeps its brackets.
+    pub host: &'a str,
+    pub port: u16,
+    /// Begins with a slash.
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+}
+
+impl<'a> Parts<'a> {
+    pub fn of(url: &'a str) -> Result<Self> {
+        let wrong = |why: &str| Error::input(format!("{url:?} is no URL to call: {why}"));
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("it must begin with http:// or https://"))?;
+        let default_port = match scheme {
+            "http" => 80,
+            "https" => 443,
+            _ => return Err(wrong("only http and https are spoken")),
+        };
+        if url.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(wrong("it holds white space; encode it"));
+        }
+        let rest = rest.split('#').next().unwrap_or(rest);
+        let (before_query, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
+        let (authority, path) = before_query.find('/').map_or((before_query, "/"), |at| before_query.split_at(at));
+        if authority.contains('@') {
+            return Err(wrong("credentials belong into a secret, not into a URL"));
+        }
+        // The port comes after the last colon that is not inside an IPv6 address.
+        let colon = authority.rfind(':').filter(|colon| authority.rfind(']').is_none_or(|bracket| *colon > bracket));
+        let (host, port) = match colon {
+            Some(colon) => {
+                let port = authority[colon + 1..].parse().map_err(|_| wrong("the port is no number"))?;
+                (&authority[..colon], port)
+            }
+            None => (authority, default_port),
+        };
+        if host.is_empty() {
+            return Err(wrong("the host is missing"));
+        }
+        Ok(Self { scheme, authority, host, port, path, query })
     }
-    let rest = rest.split('#').next().unwrap_or(rest);
-    let at = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(at);
-    if authority.is_empty() {
-        return Err(wrong("the host is missing"));
+
+    /// `scheme://host:port/path`: the target of an effect on this URL, as the host writes it (an IPv6 address without brackets).
+    pub fn target(&self) -> String {
+        let host = self.host.trim_matches(['[', ']']).to_ascii_lowercase();
+        format!("{}://{host}:{}{}", self.scheme, self.port, self.path)
     }
-    if authority.contains('@') {
-        return Err(wrong("credentials belong into a secret, not into a URL"));
+
+    pub(crate) fn path_with_query(&self) -> String {
+        self.query.map_or_else(|| self.path.to_owned(), |query| format!("{}?{query}", self.path))
     }
-    if url.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(wrong("it holds white space; encode it"));
-    }
-    Ok((scheme, authority, path))
 }
 
 fn find_header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
@@ -247,12 +283,31 @@ mod tests {
 
     #[test]
     fn hostile_urls_are_refused_before_anything_is_sent() {
-        for url in ["", "example.com", "ftp://a/", "file:///etc/passwd", "http://", "http://user:pw@a/", "http://a/ b", "http://a/\r\nX: y"] {
-            let error = split_url(url).unwrap_err();
+        for url in [
+            "",
+            "example.com",
+            "ftp://a/",
+            "file:///etc/passwd",
+            "http://",
+            "http://user:pw@a/",
+            "http://a/ b",
+            "http://a/\r\nX: y",
+            "http://a:b/",
+            "http://a:99999/",
+            "http://:1/",
+        ] {
+            let error = Parts::of(url).unwrap_err();
             assert_eq!(error.code, "input.invalid", "{url}");
         }
-        assert_eq!(split_url("http://a:1?x=1").unwrap(), ("http", "a:1", "?x=1"));
-        assert_eq!(split_url("https://a").unwrap(), ("https", "a", ""));
+    }
+
+    #[test]
+    fn a_target_is_the_url_without_query_and_with_its_port() {
+        let target = |url| Parts::of(url).unwrap().target();
+        let targets =
+            ["https://A.Example/x?y=1", "http://a", "http://[::1]:8/x", "http://[::1]/x#z", "http://a:1?x=/"].map(target);
+        assert_eq!(targets, ["https://a.example:443/x", "http://a:80/", "http://::1:8/x", "http://::1:80/x", "http://a:1/"]);
+        assert_eq!(Parts::of("http://a?x=1").unwrap().path_with_query(), "/?x=1");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The kinds of plugin, and how a call of the host reaches the author's code.
 
-use crate::{Context, Error, Result, telemetry::{Batch, Series}};
+use crate::{
+    Context, Error, Result,
+    telemetry::{Batch, Series},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::cell::RefCell;

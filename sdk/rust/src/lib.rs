@@ -42,6 +42,7 @@
 //! ```
 
 mod context;
+mod duration;
 mod effect;
 mod error;
 mod host;
@@ -64,6 +65,7 @@ pub mod schema;
 pub mod testing;
 
 pub use context::{Context, random_bytes};
+pub use duration::Millis;
 pub use effect::{Effect, Permit};
 pub use error::{Error, Result, Retry};
 pub use http::{Request, Response};
@@ -72,15 +74,15 @@ pub use orchestrix_sdk_macros::{action, detector, stream_detector};
 pub use telemetry::{Batch, LogBatch, Series};
 
 #[doc(hidden)]
-pub use serde_json;
-#[doc(hidden)]
 pub use schemars;
+#[doc(hidden)]
+pub use serde_json;
 
 /// What nearly every plugin uses.
 pub mod prelude {
     pub use crate::{
-        Action, Batch, Context, Detector, Effect, Error, Finding, LogBatch, Request, Response, Result, Retry, Series, Status,
-        StreamDetector, Verdict, log, secret, state,
+        Action, Batch, Context, Detector, Effect, Error, Finding, LogBatch, Millis, Request, Response, Result, Retry, Series,
+        Status, StreamDetector, Verdict, http, log, secret, state,
     };
     pub use schemars::{self, JsonSchema};
     pub use serde::{Deserialize, Serialize};

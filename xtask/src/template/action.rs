@@ -26,8 +26,11 @@ impl Config {
     #[operation]
     fn open(&self, ctx: &Context, input: Open) -> Result<Ticket> {
         let url = format!("{}/tickets", self.base_url.trim_end_matches('/'));
-        let request = Request::post(&url).header("idempotency-key", &ctx.idempotency_key).json(&json!({ "title": input.title }))?;
-        Effect::new("NAME.open", &url).summary(format!("open the ticket {:?}", input.title)).perform(|| request.send()?.success()?.json())
+        let request =
+            Request::post(&url).header("idempotency-key", &ctx.idempotency_key).json(&json!({ "title": input.title }))?;
+        Effect::new("NAME.open", &url)
+            .summary(format!("open the ticket {:?}", input.title))
+            .perform(|| request.send()?.success()?.json())
     }
 }
 

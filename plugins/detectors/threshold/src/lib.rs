@@ -78,9 +78,14 @@ impl Threshold {
         let side = match self.op {
             Op::Greater | Op::GreaterOrEqual => "at or below",
             Op::Less | Op::LessOrEqual => "at or above",
-            Op::Equal | Op::NotEqual => return Err(Error::new("params.invalid", "== and != have no recovery threshold: remove it")),
+            Op::Equal | Op::NotEqual => {
+                return Err(Error::new("params.invalid", "== and != have no recovery threshold: remove it"));
+            }
         };
-        Err(Error::new("params.invalid", format!("with {} the recovery threshold must be {side} the threshold", self.op.as_str())))
+        Err(Error::new(
+            "params.invalid",
+            format!("with {} the recovery threshold must be {side} the threshold", self.op.as_str()),
+        ))
     }
 
     fn judge(&self, series: &Series) -> Finding {
@@ -242,7 +247,9 @@ mod tests {
 
     #[test]
     fn a_value_over_the_threshold_fires_with_the_series_labels() {
-        let finding = evaluate(json!({ "threshold": 90, "summary": "{{labels.instance}} at {{ value }} % {{nothing}}{{open" }), &[95.5]).unwrap();
+        let finding =
+            evaluate(json!({ "threshold": 90, "summary": "{{labels.instance}} at {{ value }} % {{nothing}}{{open" }), &[95.5])
+                .unwrap();
         assert_eq!(finding.status, Status::Firing);
         assert_eq!(finding.labels, [("instance".to_owned(), "a:1".to_owned())]);
         assert_eq!(finding.summary, "a:1 at 95.5 % {{open");
@@ -253,7 +260,10 @@ mod tests {
     #[test]
     fn between_recovery_and_threshold_a_series_is_holding() {
         let status = |value| evaluate(json!({ "threshold": 90, "recovery": 80 }), &[value]).unwrap().status;
-        assert_eq!([95.0, 90.0, 85.0, 80.0, 79.0].map(status), [Status::Firing, Status::Holding, Status::Holding, Status::Ok, Status::Ok]);
+        assert_eq!(
+            [95.0, 90.0, 85.0, 80.0, 79.0].map(status),
+            [Status::Firing, Status::Holding, Status::Holding, Status::Ok, Status::Ok]
+        );
         let low = |value| evaluate(json!({ "op": "<", "threshold": 10, "recovery": 20 }), &[value]).unwrap().status;
         assert_eq!([5.0, 15.0, 25.0].map(low), [Status::Firing, Status::Holding, Status::Ok]);
     }
@@ -267,7 +277,9 @@ mod tests {
 
     #[test]
     fn the_aggregate_is_taken_over_the_window() {
-        let value = |aggregate: &str| evaluate(json!({ "threshold": 0, "aggregate": aggregate }), &[1.0, f64::NAN, 5.0, 3.0]).unwrap().value;
+        let value = |aggregate: &str| {
+            evaluate(json!({ "threshold": 0, "aggregate": aggregate }), &[1.0, f64::NAN, 5.0, 3.0]).unwrap().value
+        };
         assert_eq!(["last", "avg", "min", "max"].map(value), [Some(3.0), Some(3.0), Some(1.0), Some(5.0)]);
     }
 

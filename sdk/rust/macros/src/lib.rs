@@ -2,7 +2,10 @@
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
-use syn::{Error, FnArg, GenericArgument, ImplItem, ImplItemFn, ItemImpl, PathArguments, ReturnType, Type, parse_macro_input, spanned::Spanned};
+use syn::{
+    Error, FnArg, GenericArgument, ImplItem, ImplItemFn, ItemImpl, PathArguments, ReturnType, Type, parse_macro_input,
+    spanned::Spanned,
+};
 
 /// Makes an `impl` block with `#[operation]` methods an action plugin.
 ///
@@ -47,7 +50,8 @@ fn expand_action(mut block: ItemImpl) -> syn::Result<TokenStream> {
         let ImplItem::Fn(method) = item else { continue };
         let mut role = None;
         for attribute in std::mem::take(&mut method.attrs) {
-            if attribute.path().is_ident("operation") || attribute.path().is_ident("probe") || attribute.path().is_ident("check") {
+            if attribute.path().is_ident("operation") || attribute.path().is_ident("probe") || attribute.path().is_ident("check")
+            {
                 role = Some(attribute);
             } else {
                 method.attrs.push(attribute);

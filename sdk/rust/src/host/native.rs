@@ -176,7 +176,10 @@ pub(crate) fn send(request: &Request) -> Result<Response> {
             let Some((_, used)) = w.permits.iter_mut().find(|(_, used)| !**used) else {
                 return Err(Error::new(
                     "effect.permit_required",
-                    format!("{} {} changes the world: announce it with `Effect` first, one permit a request", request.method, request.url),
+                    format!(
+                        "{} {} changes the world: announce it with `Effect` first, one permit a request",
+                        request.method, request.url
+                    ),
                 ));
             };
             *used = true;
@@ -197,7 +200,8 @@ pub(crate) struct Connection {
 pub(crate) fn connect(host: &str, port: u16, _tls: bool) -> Result<Connection> {
     let address = format!("{host}:{port}");
     let peer = with(|w| w.sockets.get_mut(&address).map(|open| open()));
-    let mut peer = peer.ok_or_else(|| Error::new("remote.connect", format!("{address}: connection refused")).retry_after_ms(1_000))?;
+    let mut peer =
+        peer.ok_or_else(|| Error::new("remote.connect", format!("{address}: connection refused")).retry_after_ms(1_000))?;
     let incoming = peer.exchange(&[]).into();
     Ok(Connection { peer, incoming })
 }
@@ -217,7 +221,8 @@ impl Connection {
 
 pub(crate) fn query_metrics(promql: &str, range: TimeRange) -> Result<Vec<Series>> {
     let handler = with(|w| w.metrics.take());
-    let mut handler = handler.ok_or_else(|| Error::new("denied.telemetry", "the test's world has no metrics: call `on_metrics`"))?;
+    let mut handler =
+        handler.ok_or_else(|| Error::new("denied.telemetry", "the test's world has no metrics: call `on_metrics`"))?;
     let outcome = handler(promql, range);
     with(|w| w.metrics = Some(handler));
     outcome

@@ -4,7 +4,10 @@ use crate::{
     Effect, Error, LogBatch, Request, Response, Result,
     bindings::{
         imports::{
-            orchestrix::plugin::{config as wconfig, credentials, effects, invocation, log as wlog, net, self_metrics, state, telemetry, types::Label},
+            orchestrix::plugin::{
+                config as wconfig, credentials, effects, invocation, log as wlog, net, self_metrics, state, telemetry,
+                types::Label,
+            },
             wasi::{
                 clocks::monotonic_clock,
                 http::{
@@ -17,7 +20,7 @@ use crate::{
         },
         lift_error, lift_logs, lift_series,
     },
-    http::{BODY_BYTES_MAX, split_url},
+    http::{BODY_BYTES_MAX, Parts},
     state::Entry,
     telemetry::{Series, TimeRange},
 };
@@ -111,12 +114,10 @@ impl Permit {
 }
 
 pub(crate) fn send(request: &Request) -> Result<Response> {
-    let (scheme, authority, path) = split_url(&request.url)?;
+    let url = Parts::of(&request.url)?;
     let headers = Fields::new();
     for (name, value) in &request.headers {
-        headers
-            .append(name, value.as_bytes())
-            .map_err(|e| Error::input(format!("the header {name:?} can't be sent: {e}")))?;
+        headers.append(name, value.as_bytes()).map_err(|e| Error::input(format!("the header {name:?} can't be sent: {e}")))?;
     }
     if !request.body.is_empty() || !request.is_safe() {
         headers
@@ -126,10 +127,9 @@ pub(crate) fn send(request: &Request) -> Result<Response> {
     let outgoing = OutgoingRequest::new(headers);
     let refused = |()| Error::input(format!("{} {} can't be sent", request.method, request.url));
     outgoing.set_method(&method(&request.method)).map_err(refused)?;
-    outgoing.set_scheme(Some(&if scheme == "https" { Scheme::Https } else { Scheme::Http })).map_err(refused)?;
-    outgoing.set_authority(Some(authority)).map_err(refused)?;
-    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-    outgoing.set_path_with_query(Some(&path)).map_err(refused)?;
+    outgoing.set_scheme(Some(&if url.scheme == "https" { Scheme::Https } else { Scheme::Http })).map_err(refused)?;
+    outgoing.set_authority(Some(url.authority)).map_err(refused)?;
+    outgoing.set_path_with_query(Some(&url.path_with_query())).map_err(refused)?;
     let options = RequestOptions::new();
     if let Some(timeout) = request.timeout {
         let ns = Some(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
@@ -233,7 +233,9 @@ fn http_error(code: &ErrorCode) -> Error {
         ErrorCode::ConnectionTimeout
         | ErrorCode::ConnectionReadTimeout
         | ErrorCode::ConnectionWriteTimeout
-        | ErrorCode::HttpResponseTimeout => Error::new("remote.timeout", format!("no answer in time: {code}")).retry_after_ms(1_000),
+        | ErrorCode::HttpResponseTimeout => {
+            Error::new("remote.timeout", format!("no answer in time: {code}")).retry_after_ms(1_000)
+        }
         other => Error::new("remote.failed", other.to_string()).retry_after_ms(1_000),
     }
 }
@@ -296,7 +298,8 @@ pub(crate) fn query_metrics(promql: &str, over: TimeRange) -> Result<Vec<Series>
 pub(crate) fn query_logs(query: &str, over: TimeRange, fields: &[&str], limit: u32) -> Result<LogBatch> {
     let fields: Vec<String> = fields.iter().map(|field| (*field).to_owned()).collect();
     let pages = telemetry::query_logs(query, range(over), &fields, limit).map_err(lift_error)?;
-    let mut all = LogBatch { fields: fields.iter().map(|name| (name.clone(), Default::default())).collect(), ..LogBatch::default() };
+    let mut all =
+        LogBatch { fields: fields.iter().map(|name| (name.clone(), Default::default())).collect(), ..LogBatch::default() };
     loop {
         let page = lift_logs(pages.next(limit.min(1_000)).map_err(lift_error)?);
         if page.is_empty() {
