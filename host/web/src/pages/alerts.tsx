@@ -1,0 +1,131 @@
+// Alerts, and one alert with its timeline and the runs it started.
+import { useState } from "react";
+import { Link } from "wouter";
+import { type Alert, type Items, type Run, type TimelineRow, post, useLoad } from "../api";
+import { Ago, Badge, Empty, Failed, Json, Labels, Panel, lasted } from "../parts";
+
+const SILENCE_HOURS = 2;
+
+export function Alerts() {
+  const [state, setState] = useState("open");
+  const query = state === "open" ? "" : `?state=${state}&limit=200`;
+  const { data, error } = useLoad<{ data: { alerts: Alert[] } }>(`/api/v1/alerts${query}`, 5_000);
+  const alerts = data?.data.alerts.filter((a) => state !== "open" || a.state === "firing" || a.state === "pending");
+  return (
+    <>
+      <h1>Alerts</h1>
+      <div className="tabs" role="tablist">
+        {["open", "firing", "pending", "resolved", "inactive"].map((name) => (
+          <button key={name} type="button" role="tab" aria-selected={state === name} onClick={() => setState(name)}>
+            {name}
+          </button>
+        ))}
+      </div>
+      <Failed error={error} />
+      <Empty when={alerts?.length === 0}>No alerts here.</Empty>
+      {alerts && alerts.length > 0 && (
+        <table>
+          <thead>
+            <tr>
+              <th>State</th>
+              <th>Alert</th>
+              <th>Summary</th>
+              <th>Since</th>
+            </tr>
+          </thead>
+          <tbody>
+            {alerts.map((alert) => (
+              <tr key={alert.id}>
+                <td>
+                  <Badge of={alert.state} /> {alert.isSilenced && <Badge of="silenced" />}
+                </td>
+                <td>
+                  <Link href={`/alerts/${alert.id}`}>{alert.labels.alertname}</Link>
+                  <div>
+                    <Labels of={alert.labels} />
+                  </div>
+                </td>
+                <td>{alert.summary}</td>
+                <td>
+                  <Ago at={alert.activeAt} />
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      )}
+    </>
+  );
+}
+
+export function AlertPage({ id }: { id: string }) {
+  const { data, error, reload } = useLoad<{ alert: Alert & { evidence?: unknown }; timeline: TimelineRow[] }>(`/api/v1/alerts/${id}`, 5_000);
+  const runs = useLoad<Items<Run>>(`/api/v1/runs?alert=${id}&limit=20`, 5_000);
+  const [problem, setProblem] = useState<Error>();
+  if (!data) return <Failed error={error} />;
+  const { alert, timeline } = data;
+  const silence = () => {
+    const now = Date.now();
+    const matchers = Object.entries(alert.labels).map(([name, value]) => ({ name, value, isRegex: false, isEqual: true }));
+    post("/api/v2/silences", {
+      matchers,
+      startsAt: new Date(now).toISOString(),
+      endsAt: new Date(now + SILENCE_HOURS * 3_600_000).toISOString(),
+      createdBy: "web",
+      comment: `from the page of ${alert.labels.alertname}`,
+    }).then(reload, setProblem);
+  };
+  return (
+    <>
+      <p className="crumbs">
+        <Link href="/alerts">Alerts</Link> /
+      </p>
+      <h1>
+        {alert.labels.alertname} <Badge of={alert.state} /> {alert.isSilenced && <Badge of="silenced" />}
+      </h1>
+      <p>{alert.summary}</p>
+      <p>
+        <Labels of={alert.labels} />
+      </p>
+      <p className="facts">
+        <span>
+          since <Ago at={alert.activeAt} />
+        </span>
+        {alert.value !== undefined && <span>value {alert.value}</span>}
+        {(alert.flapScore ?? 0) > 0.2 && <span>flapping {Math.round((alert.flapScore ?? 0) * 100)} %</span>}
+        <button type="button" onClick={silence}>
+          Silence for {SILENCE_HOURS} h
+        </button>
+      </p>
+      <Failed error={problem} />
+      <div className="columns">
+        <Panel title="Timeline">
+          <ol className="timeline">
+            {timeline.map((row, i) => (
+              <li key={`${row.at}-${i}`} className={row.to}>
+                <Ago at={row.at} /> <Badge of={row.to} />
+                <div>{row.reason}</div>
+              </li>
+            ))}
+          </ol>
+        </Panel>
+        <Panel title="Runs">
+          <Empty when={runs.data?.items.length === 0}>No run was started by this alert.</Empty>
+          <ul className="rows">
+            {runs.data?.items.map((run) => (
+              <li key={run.id}>
+                <Link href={`/runs/${run.id}`}>
+                  <Badge of={run.status} /> <b>{run.name}</b> <span className="dim">{lasted(run.started, run.ended)}</span>
+                </Link>
+              </li>
+            ))}
+          </ul>
+        </Panel>
+      </div>
+      <Panel title="Evidence">
+        <Empty when={!alert.evidence}>The detector gave none.</Empty>
+        <Json of={alert.evidence} />
+      </Panel>
+    </>
+  );
+}

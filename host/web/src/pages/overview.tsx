@@ -1,0 +1,84 @@
+// What is wrong now, what is being done about it, and what has just happened.
+import { useState } from "react";
+import { Link } from "wouter";
+import { type Alert, type BusEvent, type Items, type Run, useEvents, useLoad } from "../api";
+import { Ago, Badge, Empty, Failed, Labels, Panel } from "../parts";
+
+const EVENTS_SHOWN = 40;
+
+export function Overview() {
+  const alerts = useLoad<{ data: { alerts: Alert[] } }>("/api/v1/alerts", 10_000);
+  const runs = useLoad<Items<Run>>("/api/v1/runs?limit=50", 10_000);
+  const [events, setEvents] = useState<BusEvent[]>([]);
+  const live = useEvents((event) => {
+    setEvents((before) => [event, ...before.filter((e) => e.id !== event.id)].slice(0, EVENTS_SHOWN));
+    if (event.type.startsWith("io.orchestrix.alert.")) alerts.reload();
+    if (event.type.includes("workflow")) runs.reload();
+  });
+  const open = alerts.data?.data.alerts.filter((a) => a.state === "firing" || a.state === "pending") ?? [];
+  const firing = open.filter((a) => a.state === "firing");
+  const active = runs.data?.items.filter((r) => r.ended === null) ?? [];
+  const asks = active.filter((r) => r.asks);
+  return (
+    <>
+      <h1>
+        Overview <span className={live ? "live on" : "live"}>{live ? "live" : "reconnecting"}</span>
+      </h1>
+      <div className="tiles">
+        <Tile href="/alerts" count={firing.length} name="firing" tone={firing.length > 0 ? "bad" : "good"} />
+        <Tile href="/alerts" count={open.length - firing.length} name="pending" tone={open.length > firing.length ? "warn" : "good"} />
+        <Tile href="/runs" count={active.length} name="runs in flight" tone="calm" />
+        <Tile href="/runs" count={asks.length} name="wait for a person" tone={asks.length > 0 ? "warn" : "good"} />
+      </div>
+      <Failed error={alerts.error ?? runs.error} />
+      <div className="columns">
+        <Panel title="Wrong now">
+          <Empty when={alerts.data !== undefined && open.length === 0}>Nothing is wrong.</Empty>
+          <ul className="rows">
+            {open.map((alert) => (
+              <li key={alert.id}>
+                <Link href={`/alerts/${alert.id}`}>
+                  <Badge of={alert.state} /> <b>{alert.labels.alertname}</b> <Ago at={alert.activeAt} />
+                  <div className="dim">{alert.summary}</div>
+                  <Labels of={alert.labels} />
+                </Link>
+              </li>
+            ))}
+          </ul>
+        </Panel>
+        <Panel title="Being repaired">
+          <Empty when={runs.data !== undefined && active.length === 0}>No run is in flight.</Empty>
+          <ul className="rows">
+            {active.map((run) => (
+              <li key={run.id}>
+                <Link href={`/runs/${run.id}`}>
+                  <Badge of={run.asks ? "asks" : run.status} /> <b>{run.name}</b> <Ago at={run.started} />
+                  <div className="dim">{run.waits.map((w) => `${w.step ?? ""} waits for ${w.for ?? "something"}`).join(", ")}</div>
+                </Link>
+              </li>
+            ))}
+          </ul>
+        </Panel>
+      </div>
+      <Panel title="Events">
+        <Empty when={events.length === 0}>Events appear here as they happen.</Empty>
+        <ol className="events">
+          {events.map((event) => (
+            <li key={event.id}>
+              <Ago at={event.time} /> <code>{event.type}</code> <span className="dim">{event.source}</span>
+            </li>
+          ))}
+        </ol>
+      </Panel>
+    </>
+  );
+}
+
+function Tile({ href, count, name, tone }: { href: string; count: number; name: string; tone: string }) {
+  return (
+    <Link href={href} className={`tile ${tone}`}>
+      <strong>{count}</strong>
+      <span>{name}</span>
+    </Link>
+  );
+}

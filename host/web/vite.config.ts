@@ -1,0 +1,9 @@
+import react from "@vitejs/plugin-react";
+import { defineConfig } from "vite";
+
+export default defineConfig({
+  plugins: [react()],
+  build: { target: "es2022", assetsInlineLimit: 0 },
+  // `npm run dev` beside a running host.
+  server: { proxy: { "/api": "http://127.0.0.1:8080" } },
+});
