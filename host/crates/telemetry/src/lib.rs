@@ -79,7 +79,14 @@ pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + 
 
 /// Opens `name` under `root`, creating it if needed.
 pub(crate) fn subfolder(root: &Dir, name: &str) -> Result<Dir> {
-    root.create_dir_all(name).and_then(|()| root.open_dir(name)).map_err(|e| Error::io(format!("opening the folder {name}"), e))
+    let is_new = !root.exists(name);
+    let dir = root.create_dir_all(name).and_then(|()| root.open_dir(name));
+    let dir = dir.map_err(|e| Error::io(format!("opening the folder {name}"), e))?;
+    if is_new {
+        // Or a power failure could take the folder together with what was synced inside it.
+        wal::sync_dir(root)?;
+    }
+    Ok(dir)
 }
 
 fn open_root(path: &Path) -> Result<(Dir, lock::FolderLock)> {

@@ -2,9 +2,11 @@
 //! where each block lies and which streams occur. This file is ground state; the index beside it
 //! is derived and can be rebuilt from here. Bytes: `docs/formats/logs.md`.
 
+use super::bloom::Bloom;
 use super::codec::{Malformed, Reader, put_bytes, put_i64, put_u64};
 use cap_std::fs::{File, FileExt};
 use model::LabelSet;
+use std::collections::BTreeSet;
 use std::io;
 
 const MAGIC: &[u8; 8] = b"ORXROWS1";
@@ -53,6 +55,8 @@ pub struct Footer {
     pub time_max: i64,
     pub streams: Vec<StreamEntry>,
     pub blocks: Vec<BlockEntry>,
+    /// Which trace ids may be here.
+    pub traces: Bloom,
 }
 
 /// Writes the file's bytes in memory; a split is small enough.
@@ -60,16 +64,17 @@ pub struct RowsWriter {
     out: Vec<u8>,
     raw: Vec<u8>,
     rows_in_block: u32,
+    traces: BTreeSet<Vec<u8>>,
     footer: Footer,
 }
 
 impl RowsWriter {
     pub fn new() -> Self {
-        Self { out: MAGIC.to_vec(), raw: Vec::new(), rows_in_block: 0, footer: Footer::default() }
+        Self { out: MAGIC.to_vec(), raw: Vec::new(), rows_in_block: 0, traces: BTreeSet::new(), footer: Footer::default() }
     }
 
     /// Rows come in order of time. `stream` is a number that [`Self::stream`] gave.
-    pub fn push(&mut self, time: i64, stream: u32, record: &[u8]) -> io::Result<()> {
+    pub fn push(&mut self, time: i64, stream: u32, trace_id: &[u8], record: &[u8]) -> io::Result<()> {
         if self.footer.rows == 0 {
             (self.footer.time_min, self.footer.time_max) = (time, time);
         }
@@ -77,6 +82,9 @@ impl RowsWriter {
         self.footer.time_max = self.footer.time_max.max(time);
         self.footer.rows += 1;
         self.footer.streams[stream as usize].rows += 1;
+        if !trace_id.is_empty() && !self.traces.contains(trace_id) {
+            self.traces.insert(trace_id.to_vec());
+        }
         put_bytes(&mut self.raw, record);
         self.rows_in_block += 1;
         if self.raw.len() >= BLOCK_RAW_BYTES { self.close_block() } else { Ok(()) }
@@ -92,6 +100,7 @@ impl RowsWriter {
         if self.rows_in_block > 0 {
             self.close_block()?;
         }
+        self.footer.traces = Bloom::of(self.traces.iter().map(Vec::as_slice));
         let footer = zstd::bulk::compress(&encode_footer(&self.footer), ZSTD_LEVEL)?;
         self.out.extend_from_slice(&footer);
         self.out.extend_from_slice(&(footer.len() as u32).to_le_bytes());
@@ -238,6 +247,7 @@ fn encode_footer(footer: &Footer) -> Vec<u8> {
             put_u64(&mut out, u64::from(v));
         }
     }
+    put_bytes(&mut out, footer.traces.bytes());
     out
 }
 
@@ -263,6 +273,7 @@ fn decode_footer(bytes: &[u8]) -> Result<Footer, Malformed> {
             rows: u32_of(&mut r)?,
         });
     }
+    footer.traces = Bloom::from_bytes(r.bytes()?);
     r.done()?;
     let covered = footer.blocks.iter().try_fold(0u32, |row, b| (b.first_row == row).then(|| row.checked_add(b.rows)).flatten());
     if covered != Some(footer.rows) {
@@ -281,7 +292,12 @@ mod tests {
         let b = writer.stream(LabelSet::from_pairs([("app", "b"), ("zone", "ü")]));
         for i in 0..3000i64 {
             writer
-                .push(i * 7 - 50, if i % 3 == 0 { b } else { a }, format!("record {i} {}", "x".repeat(100)).as_bytes())
+                .push(
+                    i * 7 - 50,
+                    if i % 3 == 0 { b } else { a },
+                    &[i as u8 + 1; 16],
+                    format!("record {i} {}", "x".repeat(100)).as_bytes(),
+                )
                 .unwrap();
         }
         writer.finish().unwrap()

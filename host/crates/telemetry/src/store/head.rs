@@ -89,18 +89,30 @@ impl Payload {
     }
 }
 
-pub fn decode_batch<K: Kind>(payload: &[u8]) -> Result<(TenantId, Timestamp, Vec<K::Record>), Malformed> {
-    let mut reader = Reader::new(payload);
-    if reader.byte()? != PAYLOAD_VERSION {
-        return Err(reader.fail("unknown version of the payload"));
+/// A payload whose head is read; the records are still bytes.
+pub struct Sealed<'a> {
+    pub tenant: TenantId,
+    pub arrival: Timestamp,
+    reader: Reader<'a>,
+}
+
+impl<'a> Sealed<'a> {
+    pub fn open(payload: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(payload);
+        if reader.byte()? != PAYLOAD_VERSION {
+            return Err(reader.fail("unknown version of the payload"));
+        }
+        let tenant = TenantId::new(reader.str()?).map_err(|_| reader.fail("no tenant name"))?;
+        Ok(Self { tenant, arrival: Timestamp(reader.i64()?), reader })
     }
-    let tenant = TenantId::new(reader.str()?).map_err(|_| reader.fail("no tenant name"))?;
-    let arrival = Timestamp(reader.i64()?);
-    let mut records = Vec::new();
-    while !reader.is_done() {
-        records.push(K::decode(reader.bytes()?)?);
+
+    pub fn records<K: Kind>(mut self) -> Result<Vec<K::Record>, Malformed> {
+        let mut records = Vec::new();
+        while !self.reader.is_done() {
+            records.push(K::decode(self.reader.bytes()?)?);
+        }
+        Ok(records)
     }
-    Ok((tenant, arrival, records))
 }
 
 /// A batch on its way: in the head's order from the moment it has a number, seen once it is durable.

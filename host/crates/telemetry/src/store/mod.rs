@@ -3,6 +3,7 @@
 //! search can meet another tenant's rows, and deleting a tenant is deleting a folder.
 
 mod block;
+mod bloom;
 mod bundle;
 pub mod codec;
 mod head;
@@ -41,7 +42,7 @@ pub struct SignalConfig {
     pub log_keep_bytes: u64,
     /// How often heads are looked at. `None` leaves it to calls of `maintain`, for tests.
     pub tick_ms: Option<u64>,
-    /// Splits whose files stay open for searches.
+    /// Splits whose files stay open for searches; two files each, and a process has 1,024 by default.
     pub open_splits_max: usize,
 }
 
@@ -54,9 +55,9 @@ impl Default for SignalConfig {
             heads_bytes_max: 256 << 20,
             retention_ms: 30 * 24 * 3_600_000,
             log_keep_ms: 10 * 60_000,
-            log_keep_bytes: 256 << 20,
+            log_keep_bytes: 128 << 20,
             tick_ms: Some(1_000),
-            open_splits_max: 128,
+            open_splits_max: 64,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::head::Batch;
 use super::split::{OpenSplit, Split};
-use super::{Kind, Plan};
+use super::{Clause, Kind, Plan};
 use crate::{Error, Result};
 use model::LabelSet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -96,6 +96,9 @@ impl<K: Kind> Snapshot<K> {
             };
             if !top.takes(&best) {
                 break;
+            }
+            if !may_hold(split, plan) {
+                continue;
             }
             let mut collected = Vec::new();
             let result = self.open(split).and_then(|open| {
@@ -198,7 +201,7 @@ impl<K: Kind> Snapshot<K> {
             batch.matching(plan).for_each(|(_, record)| each(K::time(record), K::number(record)));
             deadline.check()?;
         }
-        for (_, split) in &self.splits {
+        for (_, split) in self.splits.iter().filter(|(_, split)| may_hold(split, plan)) {
             let count = || {
                 let open = self.open(split)?;
                 let mut reader = split.rows(&open);
@@ -246,6 +249,11 @@ impl<K: Kind> Snapshot<K> {
         }
         Ok(open)
     }
+}
+
+/// A look at the traces in a split's footer spares opening its index.
+fn may_hold<K: Kind>(split: &Split<K>, plan: &Plan<K>) -> bool {
+    plan.clauses.iter().all(|clause| !matches!(clause, Clause::Trace(id) if !split.may_hold_trace(id)))
 }
 
 /// One bad split must not take the others from the user: it becomes a warning, and is logged once.

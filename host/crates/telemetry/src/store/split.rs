@@ -2,6 +2,7 @@
 //! (originals, ground state) and `index` (derived, rebuilt from the rows when missing or damaged).
 
 use super::block::{Block, Damage, RowsFile, RowsWriter};
+use super::bloom::Bloom;
 use super::index::{IndexReader, IndexWriter, StreamTable};
 use super::{Kind, Plan};
 use crate::wal::sync_dir;
@@ -10,8 +11,8 @@ use cap_std::fs::Dir;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// What the manifest says of a split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,7 +61,7 @@ pub fn write<K: Kind>(dir: &Dir, id: u64, records: &[&K::Record], arrival_max: i
         K::encode(record, &mut bytes);
         raw_bytes += bytes.len() as u64;
         let stream = table.number::<K>(record, |labels| rows.stream(labels));
-        rows.push(K::time(record), stream, &bytes).map_err(|e| Error::io("packing rows", e))?;
+        rows.push(K::time(record), stream, K::ids(record)[0], &bytes).map_err(|e| Error::io("packing rows", e))?;
         index.push::<K>(record, stream).map_err(index_error)?;
     }
     let (file, footer) = rows.finish().map_err(|e| Error::io("packing rows", e))?;
@@ -85,6 +86,7 @@ pub struct Split<K: Kind> {
     pub meta: SplitMeta,
     dir: Arc<Dir>,
     opened: Mutex<Option<Arc<OpenSplit>>>,
+    traces: OnceLock<Bloom>,
     is_damaged: AtomicBool,
     is_removed: AtomicBool,
     kind: std::marker::PhantomData<fn() -> K>,
@@ -101,6 +103,7 @@ impl<K: Kind> Split<K> {
             meta,
             dir,
             opened: Mutex::new(None),
+            traces: OnceLock::new(),
             is_damaged: AtomicBool::new(false),
             is_removed: AtomicBool::new(false),
             kind: std::marker::PhantomData,
@@ -135,9 +138,25 @@ impl<K: Kind> Split<K> {
         Ok((split, true))
     }
 
+    /// False: no record of this trace is here. Reads the footer once; a damaged file may hold anything.
+    pub fn may_hold_trace(&self, id: &[u8]) -> bool {
+        if let Some(traces) = self.traces.get() {
+            return traces.may_hold(id);
+        }
+        match self.open_rows() {
+            Ok(rows) => self.traces.get_or_init(|| rows.footer.traces).may_hold(id),
+            Err(_) => true,
+        }
+    }
+
+    fn open_rows(&self) -> Result<RowsFile> {
+        let name = self.meta.rows_name();
+        self.dir.open(&name).map_err(Damage::from).and_then(RowsFile::open).map_err(|d| damage(&name, d))
+    }
+
     fn open_files(&self) -> Result<OpenSplit> {
         let name = self.meta.rows_name();
-        let rows = self.dir.open(&name).map_err(Damage::from).and_then(RowsFile::open).map_err(|d| damage(&name, d))?;
+        let rows = self.open_rows()?;
         if (rows.footer.rows, rows.footer.time_min, rows.footer.time_max)
             != (self.meta.rows, self.meta.time_min, self.meta.time_max)
         {
@@ -191,8 +210,7 @@ impl<K: Kind> Split<K> {
 
     /// All records in order, for merging.
     pub fn records(&self) -> Result<Vec<K::Record>> {
-        let name = self.meta.rows_name();
-        let rows = self.dir.open(&name).map_err(Damage::from).and_then(RowsFile::open).map_err(|d| damage(&name, d))?;
+        let rows = self.open_rows()?;
         let mut out = Vec::with_capacity(self.meta.rows as usize);
         self.each_record(&rows, |record| {
             out.push(record.clone());

@@ -6,7 +6,8 @@
 //! never in both nor in neither. After a crash the manifest decides: records of the log up to its
 //! `flushed_lsn` are in splits, the others are replayed into the head.
 
-use super::head::{Batch, Head, Payload, decode_batch};
+use super::codec::Malformed;
+use super::head::{Batch, Head, Payload, Sealed};
 use super::manifest::Manifest;
 use super::search::{Found, Snapshot};
 use super::split::{self, Split, SplitMeta};
@@ -139,21 +140,27 @@ impl<K: Kind> Store<K> {
         let options = wal::Options { lsn_floor: Lsn(floor), ..wal::Options::new(K::NAME) };
         let mut failed = Vec::new();
         let (wal, recovery) = Wal::open(subfolder(&root, "log")?, options, |lsn, payload| {
-            let (tenant, arrival, records) = match decode_batch::<K>(payload) {
-                Ok(batch) => batch,
-                Err(e) => {
-                    failed.push(Corruption { file: format!("{}/log", K::NAME), offset: e.at as u64, reason: e.to_string() });
-                    return Ok(());
-                }
+            let mut damaged = |e: Malformed| {
+                failed.push(Corruption { file: format!("{}/log", K::NAME), offset: e.at as u64, reason: e.to_string() });
+                Ok(())
             };
+            let sealed = match Sealed::open(payload) {
+                Ok(sealed) => sealed,
+                Err(e) => return damaged(e),
+            };
+            let (tenant, arrival) = (sealed.tenant.clone(), sealed.arrival);
             mark(&mut marks, lsn.0, arrival);
             if !tenants.contains_key(&tenant) {
                 tenants.insert(tenant.clone(), load_tenant(&folder, &tenant)?);
             }
             let state = tenants.get_mut(&tenant).expect("inserted just above");
+            // What is in splits already is in the log for readers by cursor only: not worth decoding here.
             if lsn.0 > state.flushed_lsn {
+                match sealed.records::<K>() {
+                    Ok(records) => state.head.push(lsn.0, Arc::new(Batch::new(arrival, records, payload.len())), true),
+                    Err(e) => return damaged(e),
+                }
                 heads_bytes += payload.len();
-                state.head.push(lsn.0, Arc::new(Batch::new(arrival, records, payload.len())), true);
             }
             Ok(())
         })?;
@@ -293,8 +300,10 @@ impl<K: Kind> Store<K> {
             let mut count = 0;
             // A request holds one record at least, so this many requests are enough.
             for (lsn, payload) in inner.wal.read_from(Lsn(after.0 + 1), records_max.max(1), TAIL_BYTES_MAX)? {
-                let (tenant, arrival, records) = decode_batch::<K>(&payload)
-                    .map_err(|e| Error::corrupt(format!("{}/log", K::NAME), e.at as u64, e.to_string()))?;
+                let fail = |e: Malformed| Error::corrupt(format!("{}/log", K::NAME), e.at as u64, e.to_string());
+                let sealed = Sealed::open(&payload).map_err(fail)?;
+                let (tenant, arrival) = (sealed.tenant.clone(), sealed.arrival);
+                let records = sealed.records::<K>().map_err(fail)?;
                 count += records.len();
                 out.push(TailBatch { lsn, tenant, arrival, records });
                 if count >= records_max {
