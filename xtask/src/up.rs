@@ -32,6 +32,10 @@ pub struct Options {
     bare: bool,
 }
 
+/// Where the playground listens, as the examples expect.
+const PLAYGROUND: &str = "127.0.0.1:9400";
+/// The host's own door for OTLP over gRPC.
+const OTLP: &str = "http://127.0.0.1:4317";
 /// How long a stopped host may drain.
 const DRAIN: Duration = Duration::from_secs(30);
 /// How long a host may take until it is ready; the first start compiles the plugins.
@@ -59,7 +63,7 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
             .arg("--plugins-dir")
             .arg(&plugins)
             // The playground runs on this machine, and plugins must be allowed to reach it: said here, visibly.
-            .args(["--allow-private", "127.0.0.1"]),
+            .args((!options.bare).then_some("--playground")),
     )?;
     host.wait_until(READY, &stop, || is_ready(&options.http))?;
     let token = admin_token(&data)?;
@@ -68,15 +72,9 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
     let mut playground = None;
     if !options.bare && !stop.load(Ordering::Relaxed) {
         let mut command = Command::new(project.playground());
-        command.current_dir(&project.root).env("ORCHESTRIX_URL", &url).env("ORCHESTRIX_TOKEN", &token);
+        command.env("ORCHESTRIX_TOKEN", &token).args(["--http", PLAYGROUND, "--otlp", OTLP]);
         playground = Some(Process::start("playground", &mut command)?);
-        let mut apply = Command::new(project.host());
-        apply
-            .current_dir(&project.root)
-            .env("ORCHESTRIX_URL", &url)
-            .env("ORCHESTRIX_TOKEN", &token)
-            .args(["apply", "-f", "examples"]);
-        if let Err(e) = shell::run(&mut apply) {
+        if let Err(e) = apply_examples(project, &url, &token) {
             eprintln!("the examples could not be applied: {e:#}");
         }
     }
@@ -93,13 +91,39 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
     outcome
 }
 
+/// Every YAML file in the folders of `examples/`, in one go: what others refer to comes first, whatever the order.
+fn apply_examples(project: &Project, url: &str, token: &str) -> Result<()> {
+    let mut files = Vec::new();
+    let mut folders = vec![project.root.join("examples")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| format!("{} can't be read", folder.display()))? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+                files.push(path);
+            }
+        }
+    }
+    if files.is_empty() {
+        return Ok(());
+    }
+    files.sort();
+    let mut apply = Command::new(project.host());
+    apply.env("ORCHESTRIX_URL", url).env("ORCHESTRIX_TOKEN", token).arg("apply");
+    for file in &files {
+        apply.arg("--file").arg(file);
+    }
+    shell::run(&mut apply)
+}
+
 fn greet(url: &str, token: &str, has_playground: bool) {
     println!("\n  Orchestrix   {url}\n  sign in with {token}\n");
     if has_playground {
         println!("  The playground sends metrics, logs and traces. To see a repair from alert to resolved:");
-        println!("    1. open {url}/alerts");
-        println!("    2. press \"raise the load\" on the playground's page, http://127.0.0.1:8090");
-        println!("    3. watch the run under {url}/runs: it scales the deployment and tells the chat\n");
+        println!("    1. open {url} and look at the alerts");
+        println!("    2. break something on the playground's page, http://{PLAYGROUND}");
+        println!("    3. watch the run repair it, and what it tells the chat at http://{PLAYGROUND}/chat\n");
     }
     println!("  Ctrl-C stops everything.\n");
 }

@@ -9,9 +9,9 @@ use serde_json::Value;
 /// ```no_run
 /// # use orchestrix_sdk::{Effect, Request, Result};
 /// # fn main() -> Result<()> {
-/// let answer = Effect::new("http.post", "https://example.com/tickets")
+/// let status = Effect::new("http.post", "https://example.com/tickets")
 ///     .summary("open a ticket")
-///     .perform(|| Request::post("https://example.com/tickets").send()?.success())?;
+///     .perform(|| Ok(Request::post("https://example.com/tickets").send()?.success()?.status))?;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, PartialEq)]

@@ -259,10 +259,6 @@ impl<'a> Parts<'a> {
         let host = self.host.trim_matches(['[', ']']).to_ascii_lowercase();
         format!("{}://{host}:{}{}", self.scheme, self.port, self.path)
     }
-
-    pub(crate) fn path_with_query(&self) -> String {
-        self.query.map_or_else(|| self.path.to_owned(), |query| format!("{}?{query}", self.path))
-    }
 }
 
 fn find_header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
@@ -307,7 +303,8 @@ mod tests {
         let targets =
             ["https://A.Example/x?y=1", "http://a", "http://[::1]:8/x", "http://[::1]/x#z", "http://a:1?x=/"].map(target);
         assert_eq!(targets, ["https://a.example:443/x", "http://a:80/", "http://::1:8/x", "http://::1:80/x", "http://a:1/"]);
-        assert_eq!(Parts::of("http://a?x=1").unwrap().path_with_query(), "/?x=1");
+        let parts = Parts::of("http://a?x=1#y").unwrap();
+        assert_eq!((parts.path, parts.query), ("/", Some("x=1")));
     }
 
     #[test]

@@ -39,10 +39,15 @@ impl Schemas {
 }
 
 /// Compares `schema.json` in `folder` with what the types say, and the operations of `plugin.toml` with the code's.
+/// With [`WRITE`] in the environment the file is written first.
 pub fn check(folder: &Path, schemas: &Schemas) -> Result<(), String> {
+    compare(folder, schemas, std::env::var_os(WRITE).is_some())
+}
+
+fn compare(folder: &Path, schemas: &Schemas, is_write: bool) -> Result<(), String> {
     let path = folder.join("schema.json");
     let derived = serde_json::to_string_pretty(&schemas.0).expect("a schema is JSON") + "\n";
-    if std::env::var_os(WRITE).is_some() {
+    if is_write {
         std::fs::write(&path, &derived).map_err(|e| format!("schema.json can't be written: {e}"))?;
     }
     let kept = std::fs::read_to_string(&path).map_err(|e| format!("schema.json can't be read: {e}"))?;
@@ -109,12 +114,12 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("orchestrix-sdk-schema-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let schemas = Schemas::action::<u8>().operation::<String, bool>("say");
-        assert!(check(&folder, &schemas).unwrap_err().contains("can't be read"));
+        assert!(compare(&folder, &schemas, false).unwrap_err().contains("can't be read"));
         std::fs::write(folder.join("schema.json"), "{}").unwrap();
-        assert_eq!(check(&folder, &schemas).unwrap_err(), "schema.json is not what the types say");
+        assert_eq!(compare(&folder, &schemas, false).unwrap_err(), "schema.json is not what the types say");
         std::fs::write(folder.join("schema.json"), serde_json::to_string(&schemas.0).unwrap()).unwrap();
         std::fs::write(folder.join("plugin.toml"), "[[operations]]\nname = \"shout\"\n").unwrap();
-        assert!(check(&folder, &schemas).unwrap_err().contains("shout"));
+        assert!(compare(&folder, &schemas, false).unwrap_err().contains("shout"));
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -122,7 +122,7 @@ mod tests {
         let cases: [(Result<()>, Option<&str>); 4] = [
             (Ok(()), Some("done")),
             (Err(Error::new("remote.refused", "422")), Some("failed")),
-            (Err(Error::new("remote.connect", "refused")), Some("not-done")),
+            (Err(Error::new("remote.unreachable", "refused")), Some("not-done")),
             (Err(Error::new("remote.timeout", "no answer")), None),
         ];
         for (outcome, status) in cases {

@@ -261,7 +261,7 @@ mod tests {
         call(&world, input("token")).unwrap();
         let sent = world.requests()[0].header_value("authorization").unwrap().to_owned();
         assert!(sent.starts_with("Bearer ") && !sent.contains("hush"));
-        assert_eq!(call(&world, input("other")).unwrap_err().code, "secret.not_bound");
+        assert_eq!(call(&world, input("other")).unwrap_err().code, "config.secret_missing");
     }
 
     #[test]

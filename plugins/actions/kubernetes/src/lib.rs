@@ -19,9 +19,6 @@ pub struct Kubernetes {
     /// Namespace of inputs that name none.
     #[serde(default = "default_namespace")]
     namespace: String,
-    /// The cluster's name, put before the targets of effects: `prod` makes `prod/shop/deployment/cart`.
-    #[serde(default)]
-    cluster: Option<String>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -225,7 +222,7 @@ impl Kubernetes {
     }
 }
 
-/// A Deployment, its path under the API server, and the target of effects on it.
+/// A Deployment, its path under the API server, and the target of effects on it as the host derives it from the path.
 struct Deployment {
     name: String,
     namespace: String,
@@ -243,12 +240,11 @@ impl Kubernetes {
                 )));
             }
         }
-        let cluster = self.cluster.as_deref().map(|cluster| format!("{cluster}/")).unwrap_or_default();
         Ok(Deployment {
             name: name.into(),
             namespace: namespace.into(),
             path: format!("/apis/apps/v1/namespaces/{namespace}/deployments/{name}"),
-            target: format!("{cluster}{namespace}/deployment/{name}"),
+            target: format!("{namespace}/deployment/{name}"),
         })
     }
 
@@ -344,7 +340,7 @@ mod tests {
     const SCALE: &str = "https://k8s:6443/apis/apps/v1/namespaces/shop/deployments/cart/scale";
 
     fn kubernetes() -> Kubernetes {
-        Kubernetes { url: "https://k8s:6443/".into(), namespace: "shop".into(), cluster: Some("prod".into()) }
+        Kubernetes { url: "https://k8s:6443/".into(), namespace: "shop".into() }
     }
 
     fn ctx() -> Context {
@@ -403,7 +399,7 @@ mod tests {
         let row = &world.effects()[0];
         assert_eq!(
             (row.effect.kind.as_str(), row.effect.target.as_str()),
-            ("kubernetes.deployment.scale", "prod/shop/deployment/cart")
+            ("kubernetes.deployment.scale", "shop/deployment/cart")
         );
         assert_eq!(
             (row.effect.before.clone(), row.effect.after.clone()),

@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn without_a_bound_key_nothing_is_sent_unsigned() {
         let world = World::new();
-        assert_eq!(send(&world, true, json!({ "title": "x" })).unwrap_err().code, "secret.not_bound");
+        assert_eq!(send(&world, true, json!({ "title": "x" })).unwrap_err().code, "config.secret_missing");
         assert!(world.requests().is_empty() && world.effects().is_empty());
     }
 

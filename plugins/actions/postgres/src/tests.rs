@@ -53,7 +53,7 @@ fn world(script: impl Fn() -> Script + 'static) -> World {
         assert_eq!(mechanism, "scram-sha-256");
         let challenge = std::str::from_utf8(challenge).unwrap();
         assert!(challenge.starts_with("n=,r=") && challenge.contains(",r=") && challenge.contains(",c=biws,r="), "{challenge}");
-        Ok(vec![7; 32])
+        Ok([[7; 32], [8; 32]].concat())
     });
     world.on_connect("db:5432", move || {
         let mut script = script();
@@ -93,7 +93,7 @@ fn server(statements: Rc<RefCell<Vec<String>>>, answer: fn() -> Vec<u8>) -> Worl
                     auth(11, format!("r={nonce}SERVER,s=c2FsdA==,i=4096").as_bytes())
                 } else {
                     assert!(text.contains("SERVER,p=BwcHBwcH"), "{text}");
-                    [auth(12, b"v=x"), auth(0, b""), message(b'S', b"server_version\x0015\0"), ready()].concat()
+                    [auth(12, b"v=CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg="), auth(0, b""), message(b'S', b"server_version\x0015\0"), ready()].concat()
                 }
             }
             b'Q' | b'P' => {
@@ -208,6 +208,26 @@ fn a_server_that_makes_up_the_nonce_gets_no_proof() {
         })
     });
     assert_eq!(run(&world, "query", json!({ "sql": "x" })).unwrap_err().code, "remote.unauthorized");
+}
+
+#[test]
+fn a_server_that_does_not_prove_itself_is_asked_nothing() {
+    for last in [[auth(12, b"v=AAAA"), auth(0, b""), ready()].concat(), [auth(0, b""), ready()].concat()] {
+        let world = world(move || {
+            let (last, mut steps) = (last.clone(), 0);
+            Box::new(move |kind, body| match kind {
+                0 => auth(10, b"SCRAM-SHA-256\0\0"),
+                b'p' if steps == 0 => {
+                    steps = 1;
+                    let nonce = String::from_utf8_lossy(body).split("r=").nth(1).unwrap().to_owned();
+                    auth(11, format!("r={nonce}S,s=c2FsdA==,i=4096").as_bytes())
+                }
+                b'p' => last.clone(),
+                _ => panic!("no statement may be sent"),
+            })
+        });
+        assert_eq!(run(&world, "query", json!({ "sql": "x" })).unwrap_err().code, "remote.unauthorized");
+    }
 }
 
 #[test]

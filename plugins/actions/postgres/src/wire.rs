@@ -71,7 +71,8 @@ impl<C: Read + Write> Session<C> {
     }
 
     fn authenticate(&mut self) -> Result<()> {
-        let mut scram = None;
+        let (mut scram, mut expected) = (None, None);
+        let (mut is_begun, mut is_proven) = (false, false);
         for _ in 0..MESSAGES_MAX {
             let message = self.receive()?;
             if message.kind != b'R' {
@@ -79,7 +80,9 @@ impl<C: Read + Write> Session<C> {
             }
             let mut body = Reader(&message.body);
             match body.i32()? {
-                0 => return Ok(()),
+                // Trust without a password is the server's choice; SCRAM begun must also be ended.
+                0 if is_proven || !is_begun => return Ok(()),
+                0 => return Err(Error::new("remote.unauthorized", "the server ended SCRAM without proving itself")),
                 10 => {
                     let mechanisms: Vec<_> = body.0.split(|b| *b == 0).collect();
                     if !mechanisms.contains(&&b"SCRAM-SHA-256"[..]) {
@@ -93,6 +96,7 @@ impl<C: Read + Write> Session<C> {
                     reply.extend(first.as_bytes());
                     self.send(b'p', &reply)?;
                     scram = Some((nonce, first_bare));
+                    is_begun = true;
                 }
                 11 => {
                     let (nonce, first_bare) = scram.take().ok_or_else(|| Error::protocol("SCRAM goes on before it began"))?;
@@ -104,11 +108,21 @@ impl<C: Read + Write> Session<C> {
                     }
                     let without_proof = format!("c=biws,r={server_nonce}");
                     let challenge = format!("{first_bare},{server_first},{without_proof}");
-                    let proof = secret::get("password")?.prove("scram-sha-256", challenge.as_bytes())?;
+                    // The client's proof, and then what only a server that knows the password can answer.
+                    let answer = secret::get("password")?.prove("scram-sha-256", challenge.as_bytes())?;
+                    let halves = answer.split_at_checked(32).filter(|(_, signature)| signature.len() == 32);
+                    let (proof, signature) = halves.ok_or_else(|| Error::protocol("the host's SCRAM answer has not 64 bytes"))?;
+                    expected = Some(format!("v={}", BASE64_STANDARD.encode(signature)));
                     let reply = format!("{without_proof},p={}", BASE64_STANDARD.encode(proof));
                     self.send(b'p', reply.as_bytes())?;
                 }
-                12 => {}
+                12 => {
+                    let expected = expected.take().ok_or_else(|| Error::protocol("SCRAM ends before it went on"))?;
+                    if body.0 != expected.as_bytes() {
+                        return Err(Error::new("remote.unauthorized", "the server doesn't know the password: is it the right one?"));
+                    }
+                    is_proven = true;
+                }
                 other => {
                     let message = format!(
                         "the server asks for authentication method {other}; only SCRAM-SHA-256 keeps the password with the host"

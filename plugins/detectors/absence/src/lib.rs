@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn a_refused_query_is_an_error_and_no_alert() {
         let world = World::new();
-        assert_eq!(evaluate(&world, json!({ "logs": "{a=\"b\"}" }), &[]).unwrap_err().code, "denied.telemetry");
+        assert_eq!(evaluate(&world, json!({ "logs": "{a=\"b\"}" }), &[]).unwrap_err().code, "permission.denied");
     }
 
     #[test]

@@ -90,7 +90,7 @@ fn verdicts_do_not_depend_on_how_records_are_cut_into_batches() {
         bodies.iter().enumerate().map(|(i, (t, body))| (*t, 17, *body, if i % 2 == 0 { "a" } else { "b" })).collect();
     let run = |size: usize| {
         let plugin =
-            params(json!({ "contains": "timeout", "count": 4, "window": "20s", "quiet": "9s", "labels": ["service_name"] }));
+            params(json!({ "contains": "timeout", "count": 2, "window": "20s", "quiet": "9s", "labels": ["service_name"] }));
         let world = World::new();
         let mut verdicts: Vec<_> = records.chunks(size).flat_map(|chunk| observe(&world, &plugin, chunk)).collect();
         verdicts.extend(tick(&world, &plugin, 2_000));

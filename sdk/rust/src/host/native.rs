@@ -112,7 +112,7 @@ pub(crate) struct Secret {
 
 pub(crate) fn secret(name: &str) -> Result<Secret> {
     let prover = with(|w| w.secrets.get(name).cloned());
-    let prover = prover.ok_or_else(|| Error::new("secret.not_bound", format!("no secret is bound to {name:?}")))?;
+    let prover = prover.ok_or_else(|| Error::new("config.secret_missing", format!("no secret is bound to {name:?}")))?;
     Ok(Secret { name: name.into(), prover })
 }
 
@@ -185,7 +185,7 @@ pub(crate) fn send(request: &Request) -> Result<Response> {
             *used = true;
         }
         w.requests.push(request.clone());
-        w.http.take().ok_or_else(|| Error::new("remote.connect", "the test's world answers no HTTP: call `on_http`"))
+        w.http.take().ok_or_else(|| Error::new("remote.unreachable", "the test's world answers no HTTP: call `on_http`"))
     })?;
     let outcome = handler(request);
     with(|w| w.http = Some(handler));
@@ -201,7 +201,7 @@ pub(crate) fn connect(host: &str, port: u16, _tls: bool) -> Result<Connection> {
     let address = format!("{host}:{port}");
     let peer = with(|w| w.sockets.get_mut(&address).map(|open| open()));
     let mut peer =
-        peer.ok_or_else(|| Error::new("remote.connect", format!("{address}: connection refused")).retry_after_ms(1_000))?;
+        peer.ok_or_else(|| Error::new("remote.unreachable", format!("{address}: connection refused")).retry_after_ms(1_000))?;
     let incoming = peer.exchange(&[]).into();
     Ok(Connection { peer, incoming })
 }
@@ -222,7 +222,7 @@ impl Connection {
 pub(crate) fn query_metrics(promql: &str, range: TimeRange) -> Result<Vec<Series>> {
     let handler = with(|w| w.metrics.take());
     let mut handler =
-        handler.ok_or_else(|| Error::new("denied.telemetry", "the test's world has no metrics: call `on_metrics`"))?;
+        handler.ok_or_else(|| Error::new("permission.denied", "the test's world has no metrics: call `on_metrics`"))?;
     let outcome = handler(promql, range);
     with(|w| w.metrics = Some(handler));
     outcome
@@ -230,7 +230,7 @@ pub(crate) fn query_metrics(promql: &str, range: TimeRange) -> Result<Vec<Series
 
 pub(crate) fn query_logs(query: &str, range: TimeRange, _fields: &[&str], limit: u32) -> Result<LogBatch> {
     let handler = with(|w| w.log_query.take());
-    let mut handler = handler.ok_or_else(|| Error::new("denied.telemetry", "the test's world has no logs: call `on_logs`"))?;
+    let mut handler = handler.ok_or_else(|| Error::new("permission.denied", "the test's world has no logs: call `on_logs`"))?;
     let outcome = handler(query, range);
     with(|w| w.log_query = Some(handler));
     outcome.map(|mut batch| {

@@ -129,7 +129,8 @@ pub(crate) fn send(request: &Request) -> Result<Response> {
     outgoing.set_method(&method(&request.method)).map_err(refused)?;
     outgoing.set_scheme(Some(&if url.scheme == "https" { Scheme::Https } else { Scheme::Http })).map_err(refused)?;
     outgoing.set_authority(Some(url.authority)).map_err(refused)?;
-    outgoing.set_path_with_query(Some(&url.path_with_query())).map_err(refused)?;
+    let path = url.query.map_or_else(|| url.path.to_owned(), |query| format!("{}?{query}", url.path));
+    outgoing.set_path_with_query(Some(&path)).map_err(refused)?;
     let options = RequestOptions::new();
     if let Some(timeout) = request.timeout {
         let ns = Some(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
@@ -195,7 +196,7 @@ fn read_response(response: &IncomingResponse) -> Result<Response> {
     loop {
         match stream.blocking_read(64 << 10) {
             Ok(chunk) if body.len() + chunk.len() > BODY_BYTES_MAX => {
-                return Err(Error::new("remote.too_large", format!("the answer has more than {BODY_BYTES_MAX} bytes")));
+                return Err(Error::new("remote.answer_too_large", format!("the answer has more than {BODY_BYTES_MAX} bytes")));
             }
             Ok(chunk) => body.extend(chunk),
             Err(StreamError::Closed) => break,
@@ -219,14 +220,14 @@ fn http_error(code: &ErrorCode) -> Error {
             _ => Error::new("remote.failed", said.clone()).retry_after_ms(1_000),
         },
         ErrorCode::DnsError(_) | ErrorCode::DnsTimeout | ErrorCode::DestinationNotFound => {
-            Error::new("remote.dns", format!("the host's name wasn't found: {code}")).retry_after_ms(1_000)
+            Error::new("remote.name_unresolved", format!("the host's name wasn't found: {code}")).retry_after_ms(1_000)
         }
         ErrorCode::ConnectionRefused
         | ErrorCode::DestinationUnavailable
         | ErrorCode::DestinationIpUnroutable
         | ErrorCode::TlsProtocolError
         | ErrorCode::TlsCertificateError
-        | ErrorCode::TlsAlertReceived(_) => Error::new("remote.connect", format!("no connection: {code}")).retry_after_ms(1_000),
+        | ErrorCode::TlsAlertReceived(_) => Error::new("remote.unreachable", format!("no connection: {code}")).retry_after_ms(1_000),
         ErrorCode::DestinationIpProhibited | ErrorCode::HttpRequestDenied => {
             Error::new("permission.denied", format!("the host refused the request: {code}"))
         }
