@@ -1,1 +1,67 @@
-fn main() {}
+//! The binary: command line, configuration, wiring. Nothing else.
+
+mod archive;
+mod cli;
+mod client;
+mod command;
+mod config;
+mod data_dir;
+mod logging;
+mod output;
+mod serve;
+
+use clap::{CommandFactory, Parser};
+use cli::{Cli, Command, SchemaCommand};
+use client::Failure;
+use command::Context;
+use model::Clock;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("orchestrix: cannot start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = runtime.block_on(run(cli));
+    // A blocking call that hangs must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("orchestrix: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let now = || model::SystemClock.now();
+    let context = || Context::new(&cli.remote);
+    match &cli.command {
+        Command::Serve(serve) => Ok(serve::run(serve).await?),
+        Command::Apply { files, dry_run } => command::apply::run(&context()?, files, *dry_run).await,
+        Command::Get { kind, name } => command::resource::get(&context()?, kind, name.as_deref()).await,
+        Command::Delete { kind, name } => command::resource::delete(&context()?, kind, name).await,
+        Command::Plugin(plugin) => command::plugin::run(&context()?, plugin).await,
+        Command::Workflow(workflow) => command::workflow::run(&context()?, workflow).await,
+        Command::Query(query) => command::query::run(&context()?, query, now()).await,
+        Command::Token(token) => command::token::run(&context()?, token).await,
+        Command::Doctor => command::doctor::run(&context()?, now()).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "orchestrix", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Schema(SchemaCommand::Openapi) => {
+            println!("{}", serde_json::to_string_pretty(&api::openapi::document()).expect("the document has text keys only"));
+            Ok(())
+        }
+        Command::Schema(SchemaCommand::Config) => {
+            println!("{}", toml::to_string_pretty(&config::ConfigFile::default()).expect("the defaults are TOML"));
+            Ok(())
+        }
+    }
+}

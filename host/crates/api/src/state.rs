@@ -13,6 +13,8 @@ use std::{
 /// Everything the API needs of the other rooms.
 pub struct Parts {
     pub db: Db,
+    pub telemetry: telemetry::Telemetry,
+    pub queries: Arc<query::promql::Engine>,
     pub vault: Vault,
     pub packages: Packages,
     pub auth: Authenticator,
@@ -20,6 +22,8 @@ pub struct Parts {
     pub ready: Arc<Readiness>,
     /// Base of links that are shown outside: `https://orchestrix.example.com`.
     pub public_url: Option<String>,
+    /// For the disk's free space.
+    pub data_dir: std::path::PathBuf,
 }
 
 /// What must happen before the host serves, and what is not done yet.

@@ -29,7 +29,7 @@ impl Topic {
         }
     }
 
-    fn table(self) -> &'static str {
+    pub(crate) fn table(self) -> &'static str {
         match self {
             Self::Finding => "handoff_finding",
             Self::ActionRequest => "handoff_action_request",

@@ -17,6 +17,7 @@ pub mod journal;
 pub mod ledger;
 pub mod listener;
 mod migration;
+pub mod monitor;
 pub mod run;
 pub mod scrape;
 pub mod silence;
@@ -28,6 +29,7 @@ pub mod package;
 pub mod secret;
 pub mod token;
 pub mod webhook;
+mod trim;
 mod writer;
 
 pub use error::{Error, Result};
