@@ -58,7 +58,8 @@ impl Db {
 
     /// The jobs of all tenants, for the scraper.
     pub async fn scrapes_of_all(&self) -> Result<Vec<(TenantId, Scrape)>> {
-        let rows = sqlx::query("SELECT name, spec, updated_ns, tenant FROM scrape ORDER BY tenant, name").fetch_all(self.read()).await?;
+        let rows =
+            sqlx::query("SELECT name, spec, updated_ns, tenant FROM scrape ORDER BY tenant, name").fetch_all(self.read()).await?;
         rows.iter()
             .map(|row| {
                 let tenant: String = row.try_get(3)?;
@@ -88,7 +89,8 @@ mod tests {
         let db = Db::open(&format!("sqlite:{}", dir.path().join("t.db").display())).await.unwrap();
         let (mine, other) = (TenantId::default_tenant(), TenantId::new("other").unwrap());
         for n in [1, 2] {
-            let (mine, row) = (mine.clone(), Scrape { name: "a".into(), spec: serde_json::json!({ "n": n }), updated: Timestamp(n) });
+            let (mine, row) =
+                (mine.clone(), Scrape { name: "a".into(), spec: serde_json::json!({ "n": n }), updated: Timestamp(n) });
             db.write::<_, Error, _>(move |tx| Box::pin(async move { tx.put_scrape(&mine, &row).await })).await.unwrap();
         }
         assert_eq!(db.scrape(&mine, "a").await.unwrap().spec["n"], 2);

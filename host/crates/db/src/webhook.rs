@@ -76,7 +76,8 @@ mod tests {
         let db = Db::open(&format!("sqlite:{}", dir.path().join("t.db").display())).await.unwrap();
         let (mine, other) = (TenantId::default_tenant(), TenantId::new("other").unwrap());
         for n in [1, 2] {
-            let (mine, row) = (mine.clone(), Webhook { name: "a".into(), spec: serde_json::json!({ "n": n }), updated: Timestamp(n) });
+            let (mine, row) =
+                (mine.clone(), Webhook { name: "a".into(), spec: serde_json::json!({ "n": n }), updated: Timestamp(n) });
             db.write::<_, Error, _>(move |tx| Box::pin(async move { tx.put_webhook(&mine, &row).await })).await.unwrap();
         }
         assert_eq!(db.webhook(&mine, "a").await.unwrap().spec["n"], 2);
