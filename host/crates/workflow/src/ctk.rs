@@ -1,0 +1,1 @@
+//! The DSL's conformance features (Gherkin), run against the interpreter.
