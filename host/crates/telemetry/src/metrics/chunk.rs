@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn special_values_keep_every_bit_among_decimals() {
-        let mut values = vec![1.5; 60];
+        let mut values: Vec<f64> = (0..60).map(|i| f64::from(i * 37 % 100) / 100.0).collect();
         values[7] = f64::from_bits(model::STALE_NAN_BITS);
         values[8] = -0.0;
         values[59] = f64::NEG_INFINITY;

@@ -29,7 +29,7 @@ const MAGIC: &[u8; 8] = b"ORXMSEG\x01";
 const INDEX_MAGIC: &[u8; 8] = b"ORXMIDX\x01";
 const HEADER_BYTES: usize = 64;
 /// Series entries are gathered into pages of about this size; damage costs a page.
-const PAGE_BYTES: usize = 8 << 10;
+const PAGE_BYTES: usize = if cfg!(test) { 256 } else { 8 << 10 };
 /// A footer is a page list: this is millions of pages.
 const FOOTER_BYTES_MAX: u64 = 256 << 20;
 const PAGE_BYTES_MAX: u32 = 64 << 20;
