@@ -56,8 +56,12 @@ impl AddressPolicy {
         let looked_up = tokio::time::timeout(wait, tokio::net::lookup_host((target.host.as_str(), target.port)));
         let all: Vec<SocketAddr> = match looked_up.await {
             Ok(Ok(addresses)) => addresses.collect(),
-            Ok(Err(error)) => return Err(remote("remote.name_unresolved", format!("{:?} can't be resolved: {error}", target.host))),
-            Err(_) => return Err(remote("remote.name_unresolved", format!("{:?} didn't resolve in {RESOLVE_MS_MAX} ms", target.host))),
+            Ok(Err(error)) => {
+                return Err(remote("remote.name_unresolved", format!("{:?} can't be resolved: {error}", target.host)));
+            }
+            Err(_) => {
+                return Err(remote("remote.name_unresolved", format!("{:?} didn't resolve in {RESOLVE_MS_MAX} ms", target.host)));
+            }
         };
         let mut refusal = None;
         let mut allowed = Vec::new();
@@ -69,7 +73,9 @@ impl AddressPolicy {
         }
         match (allowed.is_empty(), refusal) {
             (false, _) => Ok(allowed),
-            (true, Some(why)) => Err(refuse("permission.address_denied", format!("{:?} leads to an address that is closed: {why}", target.host))),
+            (true, Some(why)) => {
+                Err(refuse("permission.address_denied", format!("{:?} leads to an address that is closed: {why}", target.host)))
+            }
             (true, None) => Err(remote("remote.name_unresolved", format!("{:?} has no address", target.host))),
         }
     }
@@ -146,15 +152,33 @@ mod tests {
     use super::*;
 
     fn policy(allow: &[&str]) -> AddressPolicy {
-        AddressPolicy::parse(&HostPolicy { allow_private: allow.iter().map(|a| (*a).into()).collect(), deny_hosts: vec![] }).unwrap()
+        AddressPolicy::parse(&HostPolicy { allow_private: allow.iter().map(|a| (*a).into()).collect(), deny_hosts: vec![] })
+            .unwrap()
     }
 
     #[test]
     fn closed_addresses_are_closed_in_every_spelling() {
         let closed = [
-            "127.0.0.1", "127.8.8.8", "0.0.0.0", "0.1.2.3", "169.254.169.254", "169.254.1.1", "255.255.255.255", "224.0.0.1", "::1", "::",
-            "fe80::1", "ff02::1", "fd00:ec2::254", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::7f00:1",
-            "2002:7f00:1::", "2002:a9fe:a9fe::1", "100.100.100.200",
+            "127.0.0.1",
+            "127.8.8.8",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "169.254.1.1",
+            "255.255.255.255",
+            "224.0.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "2002:a9fe:a9fe::1",
+            "100.100.100.200",
         ];
         for address in closed {
             assert!(policy(&[]).check(address.parse().unwrap()).is_err(), "{address}");

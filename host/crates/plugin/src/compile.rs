@@ -51,9 +51,9 @@ impl Compiler {
     /// Machine code for a component, fit for [`engine::config`]'s engines.
     pub(crate) async fn compile(&self, wasm: bytes::Bytes) -> Result<Vec<u8>, Error> {
         match self {
-            Self::InProcess => tokio::task::spawn_blocking(move || compile_here(&wasm))
-                .await
-                .map_err(|e| Error::Compile(e.to_string()))?,
+            Self::InProcess => {
+                tokio::task::spawn_blocking(move || compile_here(&wasm)).await.map_err(|e| Error::Compile(e.to_string()))?
+            }
             Self::Child { program, args } => in_child(program, args, &wasm).await,
         }
     }

@@ -55,7 +55,9 @@ pub(crate) fn inspect_all(bytes: &[u8]) -> Result<Inspected, Error> {
         }
     }
     if !is_component {
-        return Err(Error::NotAComponent("it is a core module: turn it into a component with the SDK or `cargo xtask plugins`".into()));
+        return Err(Error::NotAComponent(
+            "it is a core module: turn it into a component with the SDK or `cargo xtask plugins`".into(),
+        ));
     }
     let [section] = sections[..] else {
         return Err(if sections.is_empty() { Error::NoManifest } else { Error::Manifest(vec!["it is there twice".into()]) });
@@ -63,7 +65,10 @@ pub(crate) fn inspect_all(bytes: &[u8]) -> Result<Inspected, Error> {
     let manifest = Manifest::from_json(section)?;
     let missing: Vec<&str> = manifest.kinds.iter().filter(|k| !exports.contains(k)).map(|k| k.as_str()).collect();
     if !missing.is_empty() {
-        return Err(Error::Incompatible(format!("the manifest's kinds name {}, which the component doesn't export", missing.join(", "))));
+        return Err(Error::Incompatible(format!(
+            "the manifest's kinds name {}, which the component doesn't export",
+            missing.join(", ")
+        )));
     }
     let undeclared: Vec<&str> = exports
         .iter()
@@ -71,7 +76,10 @@ pub(crate) fn inspect_all(bytes: &[u8]) -> Result<Inspected, Error> {
         .map(|k| k.as_str())
         .collect();
     if !undeclared.is_empty() {
-        return Err(Error::Incompatible(format!("the component exports {}: name it in the manifest's kinds", undeclared.join(", "))));
+        return Err(Error::Incompatible(format!(
+            "the component exports {}: name it in the manifest's kinds",
+            undeclared.join(", ")
+        )));
     }
     Ok(Inspected { manifest, exports })
 }
@@ -80,7 +88,9 @@ fn kind_of(export: &str) -> Result<Option<Kind>, Error> {
     let Some(interface) = export.strip_prefix("orchestrix:plugin/") else { return Ok(None) };
     let (name, version) = interface.split_once('@').unwrap_or((interface, ""));
     if !version.starts_with("0.1.") {
-        return Err(Error::Incompatible(format!("it is built for orchestrix:plugin {version}, this host has 0.1: build it with an SDK of 0.1")));
+        return Err(Error::Incompatible(format!(
+            "it is built for orchestrix:plugin {version}, this host has 0.1: build it with an SDK of 0.1"
+        )));
     }
     Ok(Kind::ALL.into_iter().find(|kind| kind.as_str() == name))
 }
@@ -95,7 +105,8 @@ mod tests {
         let empty_component = *b"\0asm\x0d\0\x01\0";
         assert!(matches!(inspect(&core_module), Err(Error::NotAComponent(why)) if why.contains("core module")));
         assert!(matches!(inspect(&empty_component), Err(Error::NoManifest)));
-        for bad in [&b""[..], b"\0asm", b"ELF", &[0xff; 4096], &empty_component[..6], b"\0asm\x0d\0\x01\0\0\xff\xff\xff\xff\x0f"] {
+        for bad in [&b""[..], b"\0asm", b"ELF", &[0xff; 4096], &empty_component[..6], b"\0asm\x0d\0\x01\0\0\xff\xff\xff\xff\x0f"]
+        {
             assert!(inspect(bad).is_err(), "{bad:?}");
         }
         assert!(matches!(inspect(&vec![0; limits::COMPONENT_BYTES_MAX + 1]), Err(Error::TooLarge { .. })));

@@ -50,12 +50,10 @@ pub(crate) fn config() -> Config {
         // Same recording in, same bytes out: a NaN's bits must not depend on the CPU.
         .cranelift_nan_canonicalization(true)
         .cranelift_opt_level(OptLevel::Speed)
-        .wasm_threads(false)
         .wasm_memory64(false)
         .relaxed_simd_deterministic(true)
         .max_wasm_stack(STACK_BYTES_MAX)
         .async_stack_size(FIBRE_BYTES)
-        .wasm_backtrace(true)
         .memory_init_cow(true);
     config
 }

@@ -10,7 +10,9 @@ pub enum Error {
     TooLarge { bytes: usize, max: usize },
     #[error("this is no WebAssembly component: {0}")]
     NotAComponent(String),
-    #[error("the component has no manifest (custom section `orchestrix:manifest`): build it with the SDK or `cargo xtask plugins`")]
+    #[error(
+        "the component has no manifest (custom section `orchestrix:manifest`): build it with the SDK or `cargo xtask plugins`"
+    )]
     NoManifest,
     #[error("the manifest is wrong: {}", .0.join("; "))]
     Manifest(Vec<String>),

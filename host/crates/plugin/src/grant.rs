@@ -104,7 +104,9 @@ impl HostPattern {
         let host = normal_host(host);
         let host = match host.strip_prefix('*') {
             Some("") => HostMatch::Any,
-            Some(suffix) if suffix.starts_with('.') && !suffix[1..].contains('*') && suffix.len() > 1 => HostMatch::Suffix(suffix.into()),
+            Some(suffix) if suffix.starts_with('.') && !suffix[1..].contains('*') && suffix.len() > 1 => {
+                HostMatch::Suffix(suffix.into())
+            }
             None if !host.contains('*') => HostMatch::Exact(host),
             _ => return Err(format!("{text:?}: a wildcard is `*` alone or `*.` before a name")),
         };
@@ -165,7 +167,9 @@ impl Rights<'_> {
             )
         })?;
         let granted = self.grant.http.iter().any(|g| {
-            method_is_in(&g.methods, method) && prefix_covers(&g.path_prefix, path) && any_host(g.hosts.iter().map(String::as_str), target)
+            method_is_in(&g.methods, method)
+                && prefix_covers(&g.path_prefix, path)
+                && any_host(g.hosts.iter().map(String::as_str), target)
         });
         if !granted {
             return Err(format!(
@@ -180,7 +184,8 @@ impl Rights<'_> {
 
     pub(crate) fn socket(&self, target: &Target) -> Result<SocketPass, String> {
         let what = format!("tcp://{}:{}", target.host, target.port);
-        let asks = |p: &&SocketPermission| expand(&p.address, self.config).iter().any(|a| exact_socket(a).is_some_and(|t| t == *target));
+        let asks =
+            |p: &&SocketPermission| expand(&p.address, self.config).iter().any(|a| exact_socket(a).is_some_and(|t| t == *target));
         let asked = self.manifest.permissions.sockets.iter().find(asks).ok_or_else(|| {
             format!("the plugin's manifest doesn't ask for {what}: its author must add {what:?} to permissions.sockets")
         })?;
@@ -188,7 +193,8 @@ impl Rights<'_> {
             let (address, options) = entry.split_once('?').map_or((entry.as_str(), ""), |(a, o)| (a, o));
             (exact_socket(address)? == *target).then_some(options == "read-only=trusted")
         });
-        let is_read_only = granted.ok_or_else(|| format!("the admin's grant doesn't allow {what}: add {what:?} to grant.sockets"))?;
+        let is_read_only =
+            granted.ok_or_else(|| format!("the admin's grant doesn't allow {what}: add {what:?} to grant.sockets"))?;
         self.policy.host_is_allowed(target)?;
         Ok(SocketPass {
             starttls: asked.starttls.clone(),
@@ -201,7 +207,9 @@ impl Rights<'_> {
     pub(crate) fn telemetry(&self, signal: Signal) -> Result<(), String> {
         let name = serde_json::to_value(signal).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
         if !self.manifest.permissions.telemetry.contains(&signal) {
-            return Err(format!("the plugin's manifest doesn't ask to read {name}: its author must add {name:?} to permissions.telemetry"));
+            return Err(format!(
+                "the plugin's manifest doesn't ask to read {name}: its author must add {name:?} to permissions.telemetry"
+            ));
         }
         if !self.grant.telemetry.contains(&signal) {
             return Err(format!("the admin's grant doesn't allow reading {name}: add {name:?} to grant.telemetry"));
@@ -221,7 +229,9 @@ impl Rights<'_> {
 
     pub(crate) fn reveal(&self, secret: &str) -> Result<(), String> {
         if !self.manifest.secret(secret).is_some_and(|s| s.reveal) {
-            return Err(format!("the plugin's manifest doesn't ask to read secret {secret:?} in clear: its author must set reveal = true on it"));
+            return Err(format!(
+                "the plugin's manifest doesn't ask to read secret {secret:?} in clear: its author must set reveal = true on it"
+            ));
         }
         if !self.grant.reveal {
             return Err("the admin's grant doesn't allow reading secrets in clear: set grant.reveal to true (high risk)".into());
@@ -230,8 +240,8 @@ impl Rights<'_> {
     }
 
     fn asks(&self, permission: &HttpPermission, method: &http::Method, target: &Target, path: &str) -> bool {
-        let is_listed = method_is_in(&permission.methods, method)
-            || permission.safe.iter().any(|rule| safe_rule_covers(rule, method, path));
+        let is_listed =
+            method_is_in(&permission.methods, method) || permission.safe.iter().any(|rule| safe_rule_covers(rule, method, path));
         is_listed
             && prefix_covers(&permission.path_prefix, path)
             && permission.hosts.iter().any(|h| any_host(expand(h, self.config).iter().map(String::as_str), target))
@@ -305,7 +315,11 @@ pub(crate) fn is_safe_method(method: &http::Method) -> bool {
 }
 
 fn method_is_in(methods: &[String], method: &http::Method) -> bool {
-    if methods.is_empty() { is_safe_method(method) } else { methods.iter().any(|m| m == "*" || m.eq_ignore_ascii_case(method.as_str())) }
+    if methods.is_empty() {
+        is_safe_method(method)
+    } else {
+        methods.iter().any(|m| m == "*" || m.eq_ignore_ascii_case(method.as_str()))
+    }
 }
 
 /// By whole segments: `/v1` covers `/v1` and `/v1/a`, not `/v10`.
@@ -325,7 +339,9 @@ fn safe_rule_covers(rule: &str, method: &http::Method, path: &str) -> bool {
 fn path_is_plain(path: &str) -> Result<(), String> {
     let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
     if decoded.split(['/', '\\']).any(|segment| segment == "." || segment == "..") || path.contains('\\') {
-        return Err(format!("the path {path:?} holds dot segments or backslashes, which a server may read otherwise than the grant does"));
+        return Err(format!(
+            "the path {path:?} holds dot segments or backslashes, which a server may read otherwise than the grant does"
+        ));
     }
     Ok(())
 }
@@ -378,7 +394,8 @@ mod tests {
 
     #[test]
     fn config_fills_in_hosts() {
-        let config = json!({"server": "https://k8s:6443/base", "db": {"host": "pg", "port": 5432}, "hosts": ["https://a", "https://b"]});
+        let config =
+            json!({"server": "https://k8s:6443/base", "db": {"host": "pg", "port": 5432}, "hosts": ["https://a", "https://b"]});
         assert_eq!(expand("{config.server}", &config), ["https://k8s:6443"]);
         assert_eq!(expand("tcp://{config.db.host}:{config.db.port}", &config), ["tcp://pg:5432"]);
         assert_eq!(expand("{config.hosts}", &config), ["https://a", "https://b"]);
@@ -396,7 +413,8 @@ mod tests {
         let manifest = manifest(json!({"http": [asked]}));
         let grant = Grant { http: granted, ..Grant::default() };
         let uri: http::Uri = url.parse().unwrap();
-        let policy = AddressPolicy::parse(&HostPolicy { deny_hosts: vec!["https://banned.io".into()], ..HostPolicy::default() }).unwrap();
+        let policy =
+            AddressPolicy::parse(&HostPolicy { deny_hosts: vec!["https://banned.io".into()], ..HostPolicy::default() }).unwrap();
         let rights = Rights { manifest: &manifest, config: &Value::Null, grant: &grant, policy: &policy };
         rights.http(&method.parse().unwrap(), &Target::http(&uri).unwrap(), uri.path())
     }
@@ -416,8 +434,12 @@ mod tests {
         let not_asked = http_answer(asked.clone(), full.clone(), "DELETE", "https://api.io/v1/x").unwrap_err();
         assert!(not_asked.contains("manifest doesn't ask for DELETE https://api.io/v1/x"), "{not_asked}");
         assert!(http_answer(asked.clone(), full.clone(), "GET", "https://api.io/v2").unwrap_err().contains("manifest"));
-        let not_granted = http_answer(asked.clone(), vec![grant("https://api.io", &[], "/v1")], "POST", "https://api.io/v1/x").unwrap_err();
-        assert!(not_granted.contains(r#"add {"hosts":["https://api.io"],"methods":["POST"],"path_prefix":"/v1/x"} to grant.http"#), "{not_granted}");
+        let not_granted =
+            http_answer(asked.clone(), vec![grant("https://api.io", &[], "/v1")], "POST", "https://api.io/v1/x").unwrap_err();
+        assert!(
+            not_granted.contains(r#"add {"hosts":["https://api.io"],"methods":["POST"],"path_prefix":"/v1/x"} to grant.http"#),
+            "{not_granted}"
+        );
         let banned = http_answer(asked, full, "GET", "https://banned.io/v1/x").unwrap_err();
         assert!(banned.contains("host policy"), "{banned}");
     }

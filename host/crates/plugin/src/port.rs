@@ -76,8 +76,15 @@ pub struct TimeRange {
 #[async_trait]
 pub trait TelemetryPort: Send + Sync {
     async fn query_metrics(&self, tenant: &TenantId, promql: &str, range: TimeRange) -> Result<Vec<Series>, ErrorRecord>;
-    async fn query_logs(&self, tenant: &TenantId, query: &str, range: TimeRange, limit: usize) -> Result<Vec<LogRecord>, ErrorRecord>;
-    async fn query_spans(&self, tenant: &TenantId, query: &str, range: TimeRange, limit: usize) -> Result<Vec<Span>, ErrorRecord>;
+    async fn query_logs(
+        &self,
+        tenant: &TenantId,
+        query: &str,
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<LogRecord>, ErrorRecord>;
+    async fn query_spans(&self, tenant: &TenantId, query: &str, range: TimeRange, limit: usize)
+    -> Result<Vec<Span>, ErrorRecord>;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

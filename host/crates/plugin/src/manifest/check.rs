@@ -25,13 +25,18 @@ fn identity(m: &Manifest, out: &mut Vec<String>) {
         out.push(format!("id {:?} must be publisher/name in a-z, 0-9, '-', '_' and '.'", m.id));
     }
     if !is_version(&m.version) {
-        out.push(format!("version {:?} must be three numbers such as 1.2.0, with a pre-release part if any, without a build part", m.version));
+        out.push(format!(
+            "version {:?} must be three numbers such as 1.2.0, with a pre-release part if any, without a build part",
+            m.version
+        ));
     }
     if m.contract != "0.1" {
         out.push(format!("contract {:?} is unknown to this host, which has \"0.1\": build with an SDK of 0.1", m.contract));
     }
     if m.kinds.is_empty() {
-        out.push("kinds is empty: name at least one of detector, stream-detector, transform, action, source, webhook, sink".into());
+        out.push(
+            "kinds is empty: name at least one of detector, stream-detector, transform, action, source, webhook, sink".into(),
+        );
     }
     schema_is_valid("config.schema", &m.config.schema, out);
     schema_is_valid("detector.params", &m.detector.params, out);
@@ -80,7 +85,10 @@ fn permissions(m: &Manifest, out: &mut Vec<String>) {
     }
     let is_pure = m.kinds.iter().all(|kind| kind.is_pure() || *kind == Kind::Lifecycle);
     if is_pure && (!m.permissions.http.is_empty() || !m.permissions.sockets.is_empty() || !m.secrets.is_empty()) {
-        out.push("detectors and transforms have neither network nor secrets: remove permissions.http, permissions.sockets and secrets".into());
+        out.push(
+            "detectors and transforms have neither network nor secrets: remove permissions.http, permissions.sockets and secrets"
+                .into(),
+        );
     }
 }
 
@@ -152,7 +160,8 @@ fn host_is_valid(at: &str, host: &str, out: &mut Vec<String>) {
 
 fn is_version(version: &str) -> bool {
     let (numbers, pre) = version.split_once('-').map_or((version, None), |(n, p)| (n, Some(p)));
-    let is_number = |n: &str| !n.is_empty() && n.len() <= 9 && n.bytes().all(|b| b.is_ascii_digit()) && (n == "0" || !n.starts_with('0'));
+    let is_number =
+        |n: &str| !n.is_empty() && n.len() <= 9 && n.bytes().all(|b| b.is_ascii_digit()) && (n == "0" || !n.starts_with('0'));
     numbers.split('.').count() == 3
         && numbers.split('.').all(is_number)
         && pre.is_none_or(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-'))

@@ -4,6 +4,7 @@
 mod check;
 mod text;
 
+pub(crate) use text::nearest;
 pub use text::{ByteSize, Millis};
 
 use serde::{Deserialize, Serialize};
@@ -328,7 +329,9 @@ pub enum Instance {
     /// A fresh instance for each call.
     #[default]
     Ephemeral,
-    Warm { max_invocations: u64 },
+    Warm {
+        max_invocations: u64,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
