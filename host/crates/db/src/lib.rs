@@ -18,6 +18,8 @@ pub mod ledger;
 pub mod listener;
 mod migration;
 pub mod monitor;
+pub mod plugin_state;
+pub mod recording;
 pub mod run;
 pub mod scrape;
 pub mod silence;

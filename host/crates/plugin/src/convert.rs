@@ -113,8 +113,14 @@ fn status(status: SpanStatus) -> u8 {
     }
 }
 
+/// By its own name, else by the name it has as a label (`service.name` is `service_name`).
 fn attribute(attributes: &Attributes, resource: &Attributes, name: &str) -> Option<String> {
-    attributes.get(name).or_else(|| resource.get(name)).map(model::AttributeValue::to_text)
+    let as_label = |key: &str| {
+        key.len() == name.len() && key.bytes().zip(name.bytes()).all(|(k, n)| k == n || (n == b'_' && !k.is_ascii_alphanumeric()))
+    };
+    let by_label = |map: &Attributes| map.iter().find(|(key, _)| as_label(key)).map(|(_, value)| value.to_text());
+    let by_name = attributes.get(name).or_else(|| resource.get(name)).map(model::AttributeValue::to_text);
+    by_name.or_else(|| by_label(attributes)).or_else(|| by_label(resource))
 }
 
 fn column<T: AsRef<str>>(texts: impl Iterator<Item = T>) -> wt::TextColumn {
@@ -202,12 +208,14 @@ mod tests {
         let record = |body: &str, user: &str| LogRecord {
             body: body.into(),
             attributes: [("user".to_owned(), user.into())].into_iter().collect(),
+            resource: [("service.name".to_owned(), "s".into())].into_iter().collect(),
             ..LogRecord::default()
         };
-        let batch = log_batch(&[record("é", "a"), record("", "bc")], &["user".into(), "none".into()]);
+        let batch = log_batch(&[record("é", "a"), record("", "bc")], &["user".into(), "none".into(), "service_name".into()]);
         assert_eq!((batch.bodies.bytes, batch.bodies.ends), ("é".as_bytes().to_vec(), vec![2, 2]));
         assert_eq!(batch.fields[0].values.ends, [1, 3]);
         assert_eq!(batch.fields[1].values.ends, [0, 0]);
+        assert_eq!(batch.fields[2].values.bytes, b"ss");
         assert_eq!(fixed([&[1_u8, 2][..], &[]].into_iter(), 2), [1, 2, 0, 0]);
     }
 
