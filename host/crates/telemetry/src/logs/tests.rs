@@ -531,6 +531,32 @@ async fn a_full_head_refuses_as_busy_until_it_is_written_out() {
 }
 
 #[tokio::test]
+async fn what_a_failing_disk_did_not_take_is_neither_acknowledged_nor_found() {
+    use std::sync::atomic::Ordering::SeqCst;
+    let fault = Arc::new(crate::wal::DiskFault::default());
+    let mut fixture = Fixture::with(SignalConfig { fault: Some(fault.clone()), ..config() }).await;
+    let t = tenant("t");
+    fixture.store(&t, vec![record(0, "a", 0, "before")]).await;
+    fault.bytes_left.store(10, SeqCst);
+    assert!(matches!(fixture.logs().append(&t, vec![record(1, "a", 0, "lost")]).await, Err(Error::DiskFull)));
+    assert_eq!(fixture.bodies(&t, &all()).await, ["before"]);
+    fault.bytes_left.store(i64::MAX, SeqCst);
+    fixture.store(&t, vec![record(2, "a", 0, "after")]).await;
+    fixture.logs().flush().await.unwrap();
+    assert_eq!(fixture.bodies(&t, &all()).await, ["after", "before"]);
+    fault.fails_sync.store(true, SeqCst);
+    for _ in 0..2 {
+        let error = fixture.logs().append(&t, vec![record(3, "a", 0, "unsynced")]).await.unwrap_err();
+        assert!(matches!(error, Error::Poisoned { .. }), "{error}");
+    }
+    assert_eq!(fixture.bodies(&t, &all()).await, ["after", "before"], "what is stored stays readable");
+    assert_eq!(fixture.logs().stats().head_bytes, 0);
+    fault.fails_sync.store(false, SeqCst);
+    fixture.reopen().await;
+    assert!(fixture.bodies(&t, &all()).await.ends_with(&["after".to_owned(), "before".to_owned()]));
+}
+
+#[tokio::test]
 async fn a_page_holds_at_most_its_limit_and_says_whether_there_is_more() {
     let fixture = Fixture::new().await;
     let t = tenant("t");

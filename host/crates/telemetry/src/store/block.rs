@@ -295,7 +295,7 @@ mod tests {
                 .push(
                     i * 7 - 50,
                     if i % 3 == 0 { b } else { a },
-                    &[i as u8 + 1; 16],
+                    &(i + 1).to_le_bytes(),
                     format!("record {i} {}", "x".repeat(100)).as_bytes(),
                 )
                 .unwrap();
@@ -318,6 +318,7 @@ mod tests {
         assert_eq!((footer.rows, footer.time_min, footer.time_max), (3000, -50, 2999 * 7 - 50));
         assert_eq!(footer.streams.iter().map(|s| s.rows).collect::<Vec<_>>(), [2000, 1000]);
         assert!(footer.blocks.len() > 1);
+        assert!((1..=3000i64).all(|id| file.footer.traces.may_hold(&id.to_le_bytes())));
         for row in [0, 1, 1234, 2999] {
             let block = file.block_of(row).unwrap();
             assert!(block.holds(row) && block.row(row).starts_with(format!("record {row} ").as_bytes()));

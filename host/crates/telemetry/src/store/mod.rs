@@ -17,6 +17,7 @@ pub mod text;
 pub use index::TERM_VALUE_BYTES_MAX;
 pub use tenant::{SignalStats, Store, TailBatch};
 
+use crate::wal::DiskFault;
 use codec::{Malformed, Reader};
 use model::{LabelSet, Timestamp};
 use std::borrow::Cow;
@@ -24,7 +25,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// How one signal's store behaves; the defaults fit a laptop and a small server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct SignalConfig {
     /// A tenant's head becomes a split when it holds this many bytes…
     pub split_bytes: usize,
@@ -44,6 +45,8 @@ pub struct SignalConfig {
     pub tick_ms: Option<u64>,
     /// Splits whose files stay open for searches; two files each, and a process has 1,024 by default.
     pub open_splits_max: usize,
+    /// Makes the log's disk fail, for tests.
+    pub fault: Option<Arc<DiskFault>>,
 }
 
 impl Default for SignalConfig {
@@ -58,6 +61,7 @@ impl Default for SignalConfig {
             log_keep_bytes: 128 << 20,
             tick_ms: Some(1_000),
             open_splits_max: 64,
+            fault: None,
         }
     }
 }

@@ -137,7 +137,7 @@ impl<K: Kind> Store<K> {
         let mut heads_bytes = 0;
         let mut marks = VecDeque::new();
         let floor = tenants.values().map(|t| t.flushed_lsn).max().unwrap_or(0);
-        let options = wal::Options { lsn_floor: Lsn(floor), ..wal::Options::new(K::NAME) };
+        let options = wal::Options { lsn_floor: Lsn(floor), fault: config.fault.clone(), ..wal::Options::new(K::NAME) };
         let mut failed = Vec::new();
         let (wal, recovery) = Wal::open(subfolder(&root, "log")?, options, |lsn, payload| {
             let mut damaged = |e: Malformed| {
