@@ -61,3 +61,8 @@ fn position(text: &str, byte: usize) -> (usize, usize) {
 pub(crate) fn regex(pattern: &str) -> Result<regex::Regex, regex::Error> {
     regex::RegexBuilder::new(&format!("^(?s:{pattern})$")).size_limit(1 << 20).build()
 }
+
+/// Milliseconds of a duration as PromQL writes it, `1h30m`; `None` when it is none.
+pub fn duration_ms(text: &str) -> Option<i64> {
+    lex::parse_duration_ms(text)
+}
