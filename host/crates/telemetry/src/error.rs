@@ -31,7 +31,11 @@ pub enum Error {
     #[error("the telemetry store is closed")]
     Closed,
     #[error("{context}")]
-    Io { context: String, #[source] source: io::Error },
+    Io {
+        context: String,
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl Error {

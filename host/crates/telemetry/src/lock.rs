@@ -17,7 +17,7 @@ impl FolderLock {
         options.read(true).write(true).create(true);
         let mut file =
             dir.open_with("lock", &options).map_err(|e| Error::io(format!("opening the lock of {path}"), e))?.into_std();
-        match file.try_lock() {
+        match lock_soon(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
@@ -32,6 +32,17 @@ impl FolderLock {
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "process {}", std::process::id()));
         Ok(Self(file))
     }
+}
+
+/// Waits a moment for a host that is just ending: whoever restarts one need not be told.
+fn lock_soon(file: &File) -> Result<(), TryLockError> {
+    for _ in 0..10 {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(std::time::Duration::from_millis(50)),
+            other => return other,
+        }
+    }
+    file.try_lock()
 }
 
 #[cfg(test)]

@@ -136,7 +136,9 @@ impl Wal {
             return Err(Error::Closed);
         }
         // One record always passes an empty queue, whatever its size.
-        if shared.queued_bytes.load(SeqCst) > 0 && shared.queued_bytes.load(SeqCst) + payload.len() > shared.options.queue_bytes_max {
+        if shared.queued_bytes.load(SeqCst) > 0
+            && shared.queued_bytes.load(SeqCst) + payload.len() > shared.options.queue_bytes_max
+        {
             return Err(Error::Busy { retry_after_ms: 500 });
         }
         shared.queued_bytes.fetch_add(payload.len(), SeqCst);
@@ -358,7 +360,9 @@ impl Writer {
                     self.shared.wake.wait(&mut queue);
                 }
                 let mut bytes = 0;
-                while bytes < GROUP_BYTES_MAX && let Some(job) = queue.jobs.pop_front() {
+                while bytes < GROUP_BYTES_MAX
+                    && let Some(job) = queue.jobs.pop_front()
+                {
                     bytes += job.payload.len();
                     group.push(job);
                 }
@@ -455,11 +459,7 @@ fn begin_file(shared: &Shared, first_lsn: u64) -> Result<Current> {
 }
 
 /// Reads all files in order; cuts the torn end off the newest.
-fn recover(
-    dir: &Dir,
-    options: &Options,
-    visit: &mut impl FnMut(Lsn, &[u8]) -> Result<()>,
-) -> Result<(Vec<LogFile>, Recovery)> {
+fn recover(dir: &Dir, options: &Options, visit: &mut impl FnMut(Lsn, &[u8]) -> Result<()>) -> Result<(Vec<LogFile>, Recovery)> {
     let listing = |e| Error::io(format!("listing the log {}", options.name), e);
     let mut names = Vec::new();
     for entry in dir.entries().map_err(listing)? {
@@ -518,13 +518,18 @@ fn recover(
         }
         if i == newest {
             // A killed host leaves records that were written but never synced. They were just replayed, so make them last.
-            let handle = dir.open_with(name, OpenOptions::new().write(true)).map_err(|e| Error::io(format!("opening {name}"), e))?;
+            let handle =
+                dir.open_with(name, OpenOptions::new().write(true)).map_err(|e| Error::io(format!("opening {name}"), e))?;
             handle.set_len(file.bytes).and_then(|()| handle.sync_all()).map_err(|e| Error::io(format!("cutting {name}"), e))?;
         }
         files.push(file);
     }
     if recovery.torn_bytes > 0 {
-        tracing::warn!(log = options.name, bytes = recovery.torn_bytes, "cut off an unfinished write that was never acknowledged");
+        tracing::warn!(
+            log = options.name,
+            bytes = recovery.torn_bytes,
+            "cut off an unfinished write that was never acknowledged"
+        );
     }
     sync_dir(dir)?;
     Ok((files, recovery))

@@ -298,7 +298,10 @@ mod tests {
     fn a_record_reads_back_with_every_bit_of_every_value() {
         let mut batch = MetricBatch::new();
         let stale = f64::from_bits(model::STALE_NAN_BITS);
-        batch.series(&LabelSet::from_pairs([("__name__", "a"), ("é", "ü")]), [(1, -0.0), (i64::MIN, stale), (i64::MAX, f64::INFINITY)]);
+        batch.series(
+            &LabelSet::from_pairs([("__name__", "a"), ("é", "ü")]),
+            [(1, -0.0), (i64::MIN, stale), (i64::MAX, f64::INFINITY)],
+        );
         batch.metadata(MetricMetadata { name: "a".into(), kind: MetricKind::Gauge, help: "h".into(), unit: "s".into() });
         let record = Record { tenant: TenantId::default_tenant(), arrival_ms: -7, batch };
         let back = Record::decode(&record.encode()).unwrap();

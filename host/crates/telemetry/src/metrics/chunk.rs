@@ -96,11 +96,18 @@ fn exponent_of(v: f64, from: usize) -> Option<usize> {
 
 fn mantissa(v: f64, exponent: usize) -> Option<i64> {
     let m = (v * POWERS[exponent]).round();
-    if !(m.abs() < MANTISSA_MAX) || (m / POWERS[exponent]).to_bits() != v.to_bits() {
+    if !(m.abs() < MANTISSA_MAX) {
         return None;
     }
     #[expect(clippy::cast_possible_truncation, reason = "an integer below 2^53, checked above")]
-    Some(m as i64)
+    let m = m as i64;
+    // Through the integer, as decoding does: -0.0 must not pass.
+    (value_of(m, exponent).to_bits() == v.to_bits()).then_some(m)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "mantissas lie below 2^53; what damage made larger is only not to panic")]
+fn value_of(mantissa: i64, exponent: usize) -> f64 {
+    mantissa as f64 / POWERS[exponent]
 }
 
 /// `None` if too many values are no short decimals.
@@ -160,15 +167,17 @@ fn bounds(mut numbers: impl Iterator<Item = i64>) -> (i64, i64) {
 
 fn decode_decimal(bytes: &mut &[u8], count: usize, values: &mut Vec<f64>) -> Option<()> {
     let begin = values.len();
-    let power = *POWERS.get(usize::from(*bytes.split_off_first()?))?;
+    let exponent = usize::from(*bytes.split_off_first()?);
+    if exponent > EXPONENT_MAX {
+        return None;
+    }
     let exceptions_count = usize::try_from(varint::read(bytes)?).ok().filter(|n| *n <= count)?;
     let mut exceptions = Vec::with_capacity(exceptions_count);
     for _ in 0..exceptions_count {
         let i = usize::try_from(varint::read(bytes)?).ok().filter(|i| *i < count)?;
         exceptions.push((i, u64::from_le_bytes(bytes.split_off(..8)?.try_into().ok()?)));
     }
-    #[expect(clippy::cast_precision_loss, reason = "the encoder keeps mantissas below 2^53")]
-    let value = |m: i64| m as f64 / power;
+    let value = |m| value_of(m, exponent);
     let is_delta = *bytes.split_off_first()? == 1;
     let mut m = varint::read_signed(bytes)?;
     if is_delta {

@@ -126,7 +126,9 @@ impl Inner {
         let (log, recovery) = Wal::open(subfolder(&dir, "wal")?, options, |lsn, payload| {
             match Record::decode(payload) {
                 Ok(record) => replay(&head, &mut metadata, &loaded.covered, config.block_ms, lsn, record, payload.len()),
-                Err(e) => found.push(Corruption { file: format!("metrics/wal record {}", lsn.0), offset: 0, reason: e.to_string() }),
+                Err(e) => {
+                    found.push(Corruption { file: format!("metrics/wal record {}", lsn.0), offset: 0, reason: e.to_string() })
+                }
             }
             Ok(())
         })?;
@@ -179,10 +181,10 @@ impl Inner {
             }
             Err(Error::Busy { .. }) => {
                 counters.requests_busy.fetch_add(1, Relaxed);
-            },
+            }
             Err(Error::DiskFull) => {
                 counters.requests_disk_full.fetch_add(1, Relaxed);
-            },
+            }
             Err(_) => {}
         }
         result
@@ -381,7 +383,8 @@ impl Shared {
         let metadata = self.metadata.read();
         let mut known = 0;
         batch.metadata.retain(|m| {
-            let is_kept = metadata.is_news(tenant, m) && metadata.has_room(tenant, &m.name) && known < limits::METADATA_PER_TENANT_MAX;
+            let is_kept =
+                metadata.is_news(tenant, m) && metadata.has_room(tenant, &m.name) && known < limits::METADATA_PER_TENANT_MAX;
             let texts = [&m.name, &m.help, &m.unit];
             known += 1;
             is_kept && !m.name.is_empty() && texts.iter().all(|t| t.len() <= limits::METADATA_TEXT_BYTES_MAX)

@@ -226,7 +226,8 @@ impl TenantHead {
 
     /// The labels of all series, sorted: the order a segment is written in.
     pub fn sorted_labels(&self) -> Vec<Box<[u8]>> {
-        let mut all: Vec<_> = self.shards.iter().flat_map(|s| s.lock().series.iter().map(|s| s.labels.clone()).collect::<Vec<_>>()).collect();
+        let mut all: Vec<_> =
+            self.shards.iter().flat_map(|s| s.lock().series.iter().map(|s| s.labels.clone()).collect::<Vec<_>>()).collect();
         all.sort();
         all
     }

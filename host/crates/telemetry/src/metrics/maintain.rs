@@ -91,29 +91,39 @@ impl Shared {
         // The metadata's records are in the log that is about to be cut.
         self.metadata.read().save(&self.dir)?;
         let lsn = frozen.last_lsn.load(Relaxed);
-        let mut written: Vec<(TenantId, Vec<Segment>)> = Vec::new();
-        for (tenant, head) in frozen.tenants() {
+        let mut written = Vec::new();
+        if let Err(e) = self.write_segments(&frozen, lsn, &mut written) {
+            // The next try writes them again.
+            written.iter().for_each(Segment::retire);
+            return Err(e);
+        }
+        self.change(|state| {
+            state.frozen = None;
+            let all = Arc::make_mut(&mut state.segments);
+            for segment in written {
+                all.entry(segment.footer.tenant.clone()).or_default().push(Arc::new(segment));
+            }
+        });
+        self.counters.flushes.fetch_add(1, Relaxed);
+        self.wal.truncate_before(Lsn(lsn + 1))
+    }
+
+    fn write_segments(&self, head: &Head, lsn: u64, written: &mut Vec<Segment>) -> Result<()> {
+        for (tenant, head) in head.tenants() {
             let dir = self.tenant_dir(&tenant)?;
             let arrival = head.arrival().unwrap_or_default();
-            let mut blocks = Blocks { shared: self, dir, tenant: tenant.clone(), lsn, arrival, open: BTreeMap::new() };
+            let mut blocks = Blocks { shared: self, dir, tenant, lsn, arrival, open: BTreeMap::new() };
             let mut columns = Columns::default();
             for labels in head.sorted_labels() {
                 columns.clear();
                 head.read_series(&labels, &mut columns);
                 blocks.add(&labels, &columns)?;
             }
-            written.push((tenant, blocks.finish()?));
-        }
-        self.change(|state| {
-            state.frozen = None;
-            let all = Arc::make_mut(&mut state.segments);
-            for (tenant, new) in written {
-                all.entry(tenant).or_default().extend(new.into_iter().map(Arc::new));
+            for writer in blocks.open.into_values() {
+                written.push(writer.finish()?);
             }
-            all.retain(|_, segments| !segments.is_empty());
-        });
-        self.counters.flushes.fetch_add(1, Relaxed);
-        self.wal.truncate_before(Lsn(lsn + 1))
+        }
+        Ok(())
     }
 
     fn expire(&self) {
@@ -250,10 +260,6 @@ impl Blocks<'_> {
             begin = end;
         }
         Ok(())
-    }
-
-    fn finish(self) -> Result<Vec<Segment>> {
-        self.open.into_values().filter(|w| !w.is_empty()).map(SegmentWriter::finish).collect()
     }
 }
 

@@ -39,18 +39,24 @@ impl Shared {
                     Some(reader) => reader,
                     none => none.insert(segment.reader()?),
                 };
-                found.add(&series.labels, || Arc::new(label_set(&series.labels)), |out| {
-                    reader.read_into(series, start, end, out, &mut |c| self.note(c))
-                })?;
+                found.add(
+                    &series.labels,
+                    || Arc::new(label_set(&series.labels)),
+                    |out| reader.read_into(series, start, end, out, &mut |c| self.note(c)),
+                )?;
             }
         }
         for head in heads(&state) {
             if let Some(head) = head.tenant(tenant) {
                 head.visit(&matchers, start, end, |series| {
-                    found.add(series.labels, || series.set.clone(), |out| {
-                        series.read_into(start, end, out);
-                        Ok(())
-                    })
+                    found.add(
+                        series.labels,
+                        || series.set.clone(),
+                        |out| {
+                            series.read_into(start, end, out);
+                            Ok(())
+                        },
+                    )
                 })?;
             }
         }

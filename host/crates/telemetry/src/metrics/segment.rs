@@ -120,7 +120,11 @@ impl Segment {
         let file_bytes = file.metadata().map_err(|e| Error::io(format!("reading {path}"), e))?.len();
         let footer = read_footer(&file, file_bytes, &path, note)?;
         if footer.tenant != *tenant {
-            return Err(Error::corrupt(path, 0, format!("it belongs to tenant {} but lies in the folder of {tenant}", footer.tenant)));
+            return Err(Error::corrupt(
+                path,
+                0,
+                format!("it belongs to tenant {} but lies in the folder of {tenant}", footer.tenant),
+            ));
         }
         if format!("{}.seg", Self::stem(footer.block_start, footer.seq)) != name {
             return Err(Error::corrupt(path, 0, "the file was renamed: name and content differ"));
@@ -244,7 +248,8 @@ impl SegmentReader<'_> {
                 crc == crc32fast::hash(bytes).to_le_bytes() && out.push_chunk(bytes, start, end).is_some()
             };
             if !is_sound {
-                let reason = format!("a chunk of {} doesn't check out; its samples are missing", super::batch::label_set(&series.labels));
+                let reason =
+                    format!("a chunk of {} doesn't check out; its samples are missing", super::batch::label_set(&series.labels));
                 note(Corruption { file: self.segment.path(), offset: chunk.offset, reason });
             }
         }
@@ -323,7 +328,18 @@ fn read_footer(file: &File, file_bytes: u64, path: &str, note: &mut dyn FnMut(Co
 impl Footer {
     pub fn new(tenant: TenantId, block: std::ops::Range<i64>, seq: u64, lsn_max: u64, arrival: (i64, i64)) -> Self {
         let (block_start, block_end) = (block.start, block.end);
-        Self { tenant, block_start, block_end, seq, lsn_max, arrival, samples: 0, series: 0, replaces: Vec::new(), pages: Vec::new() }
+        Self {
+            tenant,
+            block_start,
+            block_end,
+            seq,
+            lsn_max,
+            arrival,
+            samples: 0,
+            series: 0,
+            replaces: Vec::new(),
+            pages: Vec::new(),
+        }
     }
 
     fn encode(&self) -> Vec<u8> {

@@ -2,12 +2,7 @@ use super::*;
 use crate::Error;
 use model::{ManualClock, MatchOp, MetricKind, STALE_NAN_BITS};
 use proptest::prelude::*;
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-    sync::atomic::Ordering::SeqCst,
-};
+use std::{collections::BTreeMap, fs, path::Path, sync::atomic::Ordering::SeqCst};
 
 /// Within a block, ten minutes after its begin.
 const T0: i64 = 7_200_000 * 236_111 + 600_000;
@@ -69,12 +64,20 @@ fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() { copy(&entry.path(), &target) } else { drop(fs::copy(entry.path(), target).unwrap()) }
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
 
 fn files(path: &Path, extension: &str) -> Vec<std::path::PathBuf> {
-    let mut all: Vec<_> = fs::read_dir(path).unwrap().map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == extension)).collect();
+    let mut all: Vec<_> = fs::read_dir(path)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == extension))
+        .collect();
     all.sort();
     all
 }
@@ -126,7 +129,11 @@ async fn a_log_cut_at_any_byte_loses_nothing_acknowledged_before_the_cut() {
         let read = store.read().await;
         assert_eq!(read.len(), if acknowledged > 0 { 2 } else { 0 }, "cut at {cut}");
         for (_, samples) in read {
-            assert_eq!(samples.iter().map(|s| s.0).collect::<Vec<_>>(), (0..acknowledged as i64).collect::<Vec<_>>(), "cut at {cut}");
+            assert_eq!(
+                samples.iter().map(|s| s.0).collect::<Vec<_>>(),
+                (0..acknowledged as i64).collect::<Vec<_>>(),
+                "cut at {cut}"
+            );
         }
         drop(store);
     }
@@ -282,7 +289,10 @@ async fn names_and_values_follow_matchers_and_time() {
     assert_eq!(m.label_names(&tenant(), &[Matcher::equal("host", "")], T0, T0 + 9000).await.unwrap(), ["__name__", "env"]);
     assert_eq!(m.label_values(&tenant(), "host", &prod, T0, T0 + 9000).await.unwrap(), ["a", "b"]);
     assert_eq!(m.label_values(&tenant(), "host", &prod, T0 + 1, T0 + 9000).await.unwrap(), ["b"]);
-    assert_eq!(m.label_values(&tenant(), "host", &[Matcher::new("env", NotEqual, "prod")], T0, T0 + 9000).await.unwrap(), [""; 0]);
+    assert_eq!(
+        m.label_values(&tenant(), "host", &[Matcher::new("env", NotEqual, "prod")], T0, T0 + 9000).await.unwrap(),
+        [""; 0]
+    );
     let series = m.series(&tenant(), &prod, T0, T0 + 4999).await.unwrap();
     assert_eq!(series.iter().map(|s| s.to_string()).collect::<Vec<_>>(), [r#"m{env="prod", host="a"}"#]);
     let bad = m.select(&tenant(), &[Matcher::new("env", Regex, "(")], T0, T0).await.unwrap_err();
@@ -310,7 +320,10 @@ async fn a_deleted_index_is_rebuilt_and_a_damaged_chunk_costs_itself_only() {
     assert_eq!(store.read().await, expect(&[(r#"m{a="2"}"#, &[(0, 2.0)])]));
     let [corruption] = &store.metrics.corruptions()[..] else { panic!("one place") };
     assert_eq!((corruption.offset, store.metrics.stats().corruptions), (64, 1));
-    assert!(corruption.file.starts_with("metrics/segments/default/") && corruption.reason.contains(r#"m{a="1"}"#), "{corruption:?}");
+    assert!(
+        corruption.file.starts_with("metrics/segments/default/") && corruption.reason.contains(r#"m{a="1"}"#),
+        "{corruption:?}"
+    );
     assert_eq!(store.metrics.verify().await.unwrap().len(), 1);
 }
 
@@ -323,6 +336,10 @@ async fn an_unreadable_segment_is_told_and_does_not_stop_the_host() {
     drop(store);
     let file = files(&folder.path().join("segments/default"), "seg").remove(0);
     fs::write(&file, b"not a segment").unwrap();
+    let killed = tempfile::tempdir().unwrap();
+    copy(folder.path(), killed.path());
+    assert_eq!(open(killed.path()).read().await[0].1.len(), 2, "what the log still has comes back");
+    files(&folder.path().join("wal"), "wal").iter().for_each(|f| fs::remove_file(f).unwrap());
     let store = open(folder.path());
     assert_eq!(store.read().await[0].1.len(), 1, "the other block is there");
     assert_eq!(store.metrics.corruptions().len(), 1);

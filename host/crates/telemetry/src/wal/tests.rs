@@ -161,7 +161,8 @@ fn a_cursor_reads_on_where_it_was_and_is_woken() {
     assert_eq!(*wake.borrow_and_update(), 5);
     append(&wal, b"six".to_vec()).unwrap();
     assert!(wake.has_changed().unwrap());
-    let read = |from, max, bytes| wal.read_from(Lsn(from), max, bytes).unwrap().into_iter().map(|(lsn, _)| lsn.0).collect::<Vec<_>>();
+    let read =
+        |from, max, bytes| wal.read_from(Lsn(from), max, bytes).unwrap().into_iter().map(|(lsn, _)| lsn.0).collect::<Vec<_>>();
     assert_eq!(read(5, 10, 1000), [5, 6]);
     assert_eq!(read(2, 3, 1000), [2, 3, 4]);
     assert_eq!(read(1, 10, 1), [1, 2][..1 + usize::from(records[0].1.is_empty())]);
@@ -173,7 +174,9 @@ fn records_of_many_threads_share_syncs_and_none_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let (wal, ..) = open(folder.path());
     let waiting: Vec<_> = (0..500u64).map(|i| wal.submit(i.to_le_bytes().to_vec()).unwrap()).collect();
-    waiting.into_iter().for_each(|p| drop(p.durable_blocking().unwrap()));
+    for pending in waiting {
+        pending.durable_blocking().unwrap();
+    }
     assert!(wal.syncs() < 500, "{} syncs", wal.syncs());
     drop(wal);
     let seen = open(folder.path()).2;

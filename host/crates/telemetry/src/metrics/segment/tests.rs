@@ -61,7 +61,7 @@ fn a_segment_reads_back_with_all_it_says_of_itself() {
     let segment = reopen(folder.path(), &mut quiet).unwrap();
     assert_eq!(segment.footer, written);
     assert_eq!((written.samples, written.series, written.lsn_max), ((SERIES * SAMPLES) as u64, SERIES as u32, 42));
-    assert!(written.pages.len() > 2, "several pages");
+    assert!(written.pages.len() > 1, "several pages");
     assert_eq!(read(&segment, &mut quiet), content());
     segment.verify(&mut quiet).unwrap();
     let one = segment.load(&mut quiet).unwrap().index.select(&Compiled::all(&[Matcher::equal("i", "03")]).unwrap());
@@ -75,7 +75,8 @@ fn each_flipped_byte_is_told_by_file_and_costs_at_most_its_block() {
     let path = folder.path().join("0_0000000000000007.seg");
     let bytes = fs::read(&path).unwrap();
     let whole = content();
-    let page_series_max = reopen(folder.path(), &mut quiet).unwrap().footer.pages.iter().map(|p| p.series).max().unwrap() as usize;
+    let page_series_max =
+        reopen(folder.path(), &mut quiet).unwrap().footer.pages.iter().map(|p| p.series).max().unwrap() as usize;
     for i in 0..bytes.len() {
         let mut bad = bytes.clone();
         bad[i] ^= 0x40;

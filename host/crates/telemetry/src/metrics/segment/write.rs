@@ -27,7 +27,8 @@ impl SegmentWriter {
         let stem = Segment::stem(footer.block_start, footer.seq);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true);
-        let file = dir.open_with(format!("{stem}.tmp"), &options).map_err(|e| Error::io(format!("creating segment {stem}"), e))?;
+        let file =
+            dir.open_with(format!("{stem}.tmp"), &options).map_err(|e| Error::io(format!("creating segment {stem}"), e))?;
         // Many blocks may be open at once when old data is imported: small buffers.
         let mut writer = Self {
             dir,
@@ -45,7 +46,10 @@ impl SegmentWriter {
     /// Adds a series, in the order of canonical labels, with its samples in order, inside the block.
     pub fn add(&mut self, labels: &[u8], times: &[i64], values: &[f64]) -> Result<()> {
         debug_assert!(self.series.last().is_none_or(|s| *s.labels < *labels), "series come sorted");
-        debug_assert!(times.iter().all(|t| (self.footer.block_start..self.footer.block_end).contains(t)), "samples lie in the block");
+        debug_assert!(
+            times.iter().all(|t| (self.footer.block_start..self.footer.block_end).contains(t)),
+            "samples lie in the block"
+        );
         let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(()) };
         let mut series = SegmentSeries { labels: labels.into(), t_min: *first, t_max: *last, chunks: Vec::new() };
         for (times, values) in times.chunks(chunk::SAMPLES).zip(values.chunks(chunk::SAMPLES)) {
@@ -64,10 +68,6 @@ impl SegmentWriter {
         self.index.push(labels);
         self.series.push(series);
         Ok(())
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.series.is_empty()
     }
 
     /// Makes the segment durable and visible.
