@@ -405,7 +405,7 @@ fn modifiers(f: &mut fmt::Formatter<'_>, mode: RangeMode, at: Option<At>, offset
     match offset {
         None => Ok(()),
         Some(Duration::Seconds(s)) => write!(f, " offset {}", duration_text((s * 1000.0).round() as i64)),
-        Some(Duration::Binary(..)) => write!(f, " offset {}", offset.expect("matched above")),
+        Some(binary @ Duration::Binary(..)) => write!(f, " offset {binary}"),
         Some(other) => write!(f, " offset ({other})"),
     }
 }

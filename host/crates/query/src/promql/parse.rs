@@ -16,7 +16,7 @@ pub fn parse(text: &str) -> Result<Expr, ParseError> {
         let message = format!("query of {} bytes is over the limit of {}", text.len(), model::limits::PROMQL_BYTES_MAX);
         return Err(ParseError::new("", 0..0, message));
     }
-    let mut parser = Parser { text, tokens: tokens(text)?, at: 0, depth: 0 };
+    let mut parser = Parser { text, tokens: tokens(text)?, at: 0, depth: 0, in_info: 0 };
     if parser.peek() == &Token::End {
         return Err(parser.error_here("no expression found in input"));
     }
@@ -32,6 +32,8 @@ struct Parser<'a> {
     tokens: Vec<Spanned>,
     at: usize,
     depth: u32,
+    /// Inside `info(…)`, whose label selector may match everything.
+    in_info: u32,
 }
 
 type Parsed<T> = Result<T, ParseError>;
@@ -373,7 +375,7 @@ impl Parser<'_> {
             self.expect("}", "in label matching")?;
         }
         let end = self.end_before();
-        if !matchers.iter().any(|m| !matches_empty(m)) {
+        if self.in_info == 0 && !matchers.iter().any(|m| !matches_empty(m)) {
             return Err(self.error(start..end, "vector selector must contain at least one non-empty matcher"));
         }
         self.make(Node::Selector(Selector { matchers, ..Selector::default() }), start..end)
@@ -430,7 +432,9 @@ impl Parser<'_> {
             return Err(self.error_here(format!("unknown function with name {word:?}")));
         };
         self.next();
+        self.in_info += u32::from(function.name == "info");
         let args = self.arguments()?;
+        self.in_info -= u32::from(function.name == "info");
         let span = start..self.end_before();
         let due = function.args.len();
         let least = match function.variadic {
@@ -784,7 +788,7 @@ mod tests {
     #[test]
     fn ranges_subqueries_offsets_and_duration_expressions_parse() {
         check("rate(a[1h30m])", "rate(a[1h30m])");
-        check("rate(a[5m:1m] offset -1w)", "rate(a[5m:1m] offset -(7d))");
+        check("rate(a[5m:1m] offset -1w)", "rate(a[5m:1m] offset (-(7d)))");
         check("max_over_time(rate(a[5m])[1h:] @ end())", "max_over_time(rate(a[5m])[1h:] @ end())");
         check("a[step() * 2 + 1m]", "a[((step() * 2s) + 1m)]");
         check("a offset 100 + 2", "a offset 1m40s + 2");

@@ -25,13 +25,6 @@ impl Memory {
             }
         }
     }
-
-    #[cfg(test)]
-    pub(crate) fn push(&mut self, labels: LabelSet, t: i64, v: f64) {
-        let series = Arc::make_mut(&mut self.0).entry(labels).or_default();
-        series.0.push(t);
-        series.1.push(v);
-    }
 }
 
 fn is_match(labels: &LabelSet, matchers: &[Matcher]) -> bool {
