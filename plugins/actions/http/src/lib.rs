@@ -31,6 +31,25 @@ pub struct Call {
     /// Whether a 3xx answer is taken as one. Redirects are never followed: each hop would need its own grant.
     #[serde(default)]
     redirect: bool,
+    /// Sending it twice does no harm: after a crash it is sent again instead of left to a person.
+    #[serde(default)]
+    #[allow(dead_code, reason = "the host reads it")]
+    repeatable: bool,
+    /// How to find out, after a crash, whether it happened.
+    #[serde(default)]
+    verify: Option<Verify>,
+}
+
+/// A GET whose answer shows the change.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Verify {
+    endpoint: Endpoint,
+    /// JSON pointer into the answer; the whole answer when absent.
+    #[serde(default)]
+    pointer: String,
+    /// What stands there once it happened.
+    equals: Value,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -96,13 +115,32 @@ impl Http {
             .after(input.body.clone().unwrap_or(Value::Null))
             .perform(|| read(request.clone().send()?))
     }
+
+    /// Only with `verify` can anybody tell. The answer of the lost call is not known: what is there now stands for it.
+    #[probe(request)]
+    fn probe_request(&self, _ctx: &Context, input: Call) -> Result<Verdict<Value>> {
+        let Some(verify) = input.verify else { return Ok(Verdict::Unknown) };
+        let seen = serde_json_or_text(&verify.endpoint.request("GET")?.send()?.success()?);
+        let is_done = seen.pointer(&verify.pointer) == Some(&verify.equals);
+        Ok(if is_done { Verdict::Done(seen) } else { Verdict::NotDone })
+    }
+}
+
+impl Endpoint {
+    /// A request to it, with the bearer token's placeholder where one is used.
+    fn request(&self, method: &str) -> Result<Request> {
+        let object = match self {
+            Self::Uri(uri) => return Ok(Request::new(method, uri)),
+            Self::Object(object) => object,
+        };
+        let request = Request::new(method, &object.uri);
+        let Some(authentication) = &object.authentication else { return Ok(request) };
+        let secret = secret::get(&authentication.bearer.secret)?;
+        Ok(request.header("authorization", format!("Bearer {}", secret.placeholder())))
+    }
 }
 
 fn build(ctx: &Context, call: &Call) -> Result<Request> {
-    let (uri, authentication) = match &call.endpoint {
-        Endpoint::Uri(uri) => (uri, None),
-        Endpoint::Object(object) => (&object.uri, object.authentication.as_ref()),
-    };
     let method = call.method.to_ascii_uppercase();
     if !matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "POST" | "PUT" | "PATCH" | "DELETE") {
         return Err(Error::input(format!(
@@ -110,16 +148,12 @@ fn build(ctx: &Context, call: &Call) -> Result<Request> {
             call.method
         )));
     }
-    let mut request = Request::new(method, uri);
+    let mut request = call.endpoint.request(&method)?;
     for (name, value) in &call.query {
         request = request.query(name, text(value));
     }
     for (name, value) in &call.headers {
         request = request.header(name, text(value));
-    }
-    if let Some(authentication) = authentication {
-        let secret = secret::get(&authentication.bearer.secret)?;
-        request = request.header("authorization", format!("Bearer {}", secret.placeholder()));
     }
     if !request.is_safe() && request.header_value("idempotency-key").is_none() && !ctx.idempotency_key.is_empty() {
         request = request.header("idempotency-key", &ctx.idempotency_key);
@@ -262,6 +296,24 @@ mod tests {
         let sent = world.requests()[0].header_value("authorization").unwrap().to_owned();
         assert!(sent.starts_with("Bearer ") && !sent.contains("hush"));
         assert_eq!(call(&world, input("other")).unwrap_err().code, "config.secret_missing");
+    }
+
+    #[test]
+    fn a_probe_looks_where_verify_says() {
+        let probe = |input: Value, now: &'static str| {
+            let world = World::new();
+            world.on_http(move |request| {
+                assert_eq!((request.method.as_str(), request.url.as_str()), ("GET", "https://a/health"));
+                Ok(answer(200, &json!({ "endpoint": now })))
+            });
+            world.run(|| Http {}.probe(&ctx(), "request", input))
+        };
+        let verify = json!({ "endpoint": "https://a/health", "pointer": "/endpoint", "equals": "replica" });
+        let call = json!({ "method": "post", "endpoint": "https://a/failover", "verify": verify });
+        assert_eq!(probe(call.clone(), "replica"), Ok(Verdict::Done(json!({ "endpoint": "replica" }))));
+        assert_eq!(probe(call, "primary"), Ok(Verdict::NotDone));
+        let blind = json!({ "method": "post", "endpoint": "https://a/failover", "repeatable": true });
+        assert_eq!(probe(blind, "replica"), Ok(Verdict::Unknown));
     }
 
     #[test]
