@@ -31,6 +31,8 @@ pub mod remote_write;
 pub mod scrape;
 mod series;
 mod state;
+#[cfg(test)]
+mod tests;
 pub mod webhook;
 
 pub use auth::{AuthError, Authenticate};

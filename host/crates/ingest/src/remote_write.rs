@@ -323,3 +323,138 @@ fn kind(number: u64) -> MetricKind {
         _ => MetricKind::Unknown,
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::protobuf::write;
+
+    /// A `WriteRequest` as Prometheus builds it.
+    pub(crate) fn request_v1(series: &[(&[(&str, &str)], &[(i64, f64)])]) -> Vec<u8> {
+        let mut request = Vec::new();
+        for (labels, samples) in series {
+            let mut message = Vec::new();
+            for (name, value) in *labels {
+                let mut label = Vec::new();
+                write::bytes(&mut label, 1, name);
+                write::bytes(&mut label, 2, value);
+                write::bytes(&mut message, 1, label);
+            }
+            for (t, v) in *samples {
+                write::bytes(&mut message, 2, sample_bytes(*t, *v));
+            }
+            write::bytes(&mut request, 1, message);
+        }
+        request
+    }
+
+    fn sample_bytes(t: i64, v: f64) -> Vec<u8> {
+        let mut sample = Vec::new();
+        write::double(&mut sample, 1, v);
+        write::number(&mut sample, 2, t as u64);
+        sample
+    }
+
+    fn request_v2(refs: &[u64]) -> Vec<u8> {
+        let (mut request, mut series, mut packed, mut metadata) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        refs.iter().for_each(|r| write::varint(&mut packed, *r));
+        write::number(&mut metadata, 1, 1);
+        write::number(&mut metadata, 3, 5);
+        write::bytes(&mut series, 1, packed);
+        write::bytes(&mut series, 2, sample_bytes(1_000, 2.5));
+        write::bytes(&mut series, 5, metadata);
+        write::bytes(&mut request, 5, series);
+        for symbol in ["", "__name__", "up_total", "job", "node", "How often."] {
+            write::bytes(&mut request, 4, symbol);
+        }
+        request
+    }
+
+    #[test]
+    fn a_request_of_version_1_keeps_good_series_and_names_bad_ones() {
+        let request = request_v1(&[
+            (&[("__name__", "up"), ("job", "a")], &[(1_000, 1.0), (2_000, f64::NAN)]),
+            (&[("job", "nameless")], &[(1_000, 1.0), (2_000, 1.0)]),
+            (&[("__name__", "up"), ("a", "1"), ("a", "2")], &[(1_000, 1.0)]),
+            (&[("__name__", "up"), ("job", "b")], &[(-5, 0.5)]),
+        ]);
+        let decoded = decode(Version::V1, &request).unwrap();
+        assert_eq!((decoded.batch.len_series(), decoded.batch.len_samples()), (2, 3));
+        assert_eq!(decoded.report.refused, 3);
+        assert!(decoded.report.items[0].reason.contains("__name__"), "{:?}", decoded.report);
+        assert_eq!(decoded.report.items[1].item, r#"up{a="1", a="2"}"#);
+    }
+
+    #[test]
+    fn a_request_of_version_2_finds_labels_by_reference_and_refuses_those_that_point_outside() {
+        let decoded = decode(Version::V2, &request_v2(&[1, 2, 3, 4])).unwrap();
+        assert_eq!((decoded.batch.len_series(), decoded.report.refused), (1, 0));
+        for refs in [&[1, 2, 3, 99][..], &[1, 2, 3], &[1, u64::MAX]] {
+            let decoded = decode(Version::V2, &request_v2(refs)).unwrap();
+            assert_eq!((decoded.batch.len_series(), decoded.report.refused), (0, 1), "{refs:?}");
+            assert!(decoded.report.items[0].reason.contains("outside"));
+        }
+    }
+
+    #[test]
+    fn native_histograms_are_refused_with_the_mend() {
+        let mut series = Vec::new();
+        let mut label = Vec::new();
+        write::bytes(&mut label, 1, "__name__");
+        write::bytes(&mut label, 2, "h");
+        write::bytes(&mut series, 1, label);
+        write::bytes(&mut series, 4, [1, 2, 3]);
+        let mut request = Vec::new();
+        write::bytes(&mut request, 1, series);
+        let decoded = decode(Version::V1, &request).unwrap();
+        assert!(decoded.report.items[0].reason.contains("send_native_histograms: false"), "{:?}", decoded.report);
+    }
+
+    #[test]
+    fn a_request_cut_anywhere_never_gives_half_a_series() {
+        let whole = request_v1(&[(&[("__name__", "up"), ("job", "a")], &[(1_000, 1.0)]), (&[("__name__", "x")], &[(1, 1.0)])]);
+        for end in 0..whole.len() {
+            if let Ok(decoded) = decode(Version::V1, &whole[..end]) {
+                assert!(decoded.batch.len_series() < 2 && decoded.report.is_clean(), "cut at {end}");
+            }
+        }
+        let whole = request_v2(&[1, 2, 3, 4]);
+        for end in 0..whole.len() {
+            if let Ok(decoded) = decode(Version::V2, &whole[..end]) {
+                assert!(decoded.batch.len_series() == 0 || decoded.report.is_clean(), "cut at {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_that_lie_and_wrong_types_are_refused() {
+        let mut lying = vec![0x0a];
+        write::varint(&mut lying, u64::MAX);
+        let mut wrong_type = Vec::new();
+        write::number(&mut wrong_type, 1, 7);
+        let mut bad_text = Vec::new();
+        write::bytes(&mut bad_text, 4, [0xff]);
+        for (version, bytes) in
+            [(Version::V1, &lying), (Version::V1, &wrong_type), (Version::V2, &bad_text), (Version::V2, &lying)]
+        {
+            let Err(refusal) = decode(version, bytes) else { panic!("{bytes:?} was taken") };
+            assert_eq!(refusal.status, 400);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes: Vec<u8>) {
+            let _ = decode(Version::V1, &bytes);
+            let _ = decode(Version::V2, &bytes);
+        }
+        #[test]
+        fn no_damage_to_a_good_request_makes_it_panic(at in 0usize..60, byte: u8) {
+            for (version, mut bytes) in [(Version::V1, request_v1(&[(&[("__name__", "up"), ("job", "a")], &[(1_000, 1.0)])])), (Version::V2, request_v2(&[1, 2, 3, 4]))] {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+                let _ = decode(version, &bytes);
+            }
+        }
+    }
+}

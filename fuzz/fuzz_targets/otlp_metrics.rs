@@ -1,0 +1,11 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest as Request;
+    if let Ok(request) = <Request as prost::Message>::decode(data) {
+        ingest::otlp::decode_metrics(request, model::Timestamp(0));
+    }
+    if let Ok(request) = serde_json::from_slice::<Request>(data) {
+        ingest::otlp::decode_metrics(request, model::Timestamp(0));
+    }
+});
