@@ -70,7 +70,7 @@ fn start(project: &Project) -> Result<Vec<Row>> {
 fn plugins(project: &Project) -> Result<Vec<Row>> {
     let folder = guest::build(project)?;
     let size = |guest: guest::Guest| {
-        let bytes = fs::metadata(folder.join(format!("{}.wasm", guest.name)))?.len();
+        let bytes = fs::metadata(guest::component(&folder, &guest))?.len();
         Ok((guest.name, format!("{} KB", bytes.div_ceil(1024))))
     };
     guest::find(project)?.into_iter().map(size).collect()

@@ -37,7 +37,8 @@ pub fn build(project: &Project) -> Result<PathBuf> {
     // Manifests first: a mistake there should show before minutes of compiling.
     let manifests = guests.iter().map(|guest| manifest::read(&guest.folder)).collect::<Result<Vec<_>>>()?;
     let built = compile(project, &guests)?;
-    fs::create_dir_all(&plugins).with_context(|| format!("{} can't be made", plugins.display()))?;
+    let testing = plugins.join("testing");
+    fs::create_dir_all(&testing).with_context(|| format!("{} can't be made", testing.display()))?;
     for (guest, manifest) in guests.iter().zip(&manifests) {
         let module = built.join(guest.package.replace('-', "_")).with_extension("wasm");
         let module =
@@ -47,7 +48,8 @@ pub fn build(project: &Project) -> Result<PathBuf> {
         fs::write(&path, &bytes).with_context(|| format!("{} can't be written", path.display()))?;
         eprintln!("{:>8} KB  {}", bytes.len().div_ceil(1024), path.display());
     }
-    remove_others(&plugins, &guests)?;
+    remove_others(&plugins, &plugins, &guests)?;
+    remove_others(&testing, &plugins, &guests)?;
     stamp.keep()?;
     Ok(plugins)
 }
@@ -141,13 +143,16 @@ fn sources(project: &Project) -> Vec<PathBuf> {
     ["plugins", "sdk/rust", "wit", "xtask/src", "Cargo.toml", "Cargo.lock"].map(|path| project.root.join(path)).into()
 }
 
-fn component(plugins: &Path, guest: &Guest) -> PathBuf {
-    plugins.join(format!("{}.wasm", guest.name))
+/// Hostile and fixture guests go into a folder of their own: a host must not find them among its plugins.
+pub fn component(plugins: &Path, guest: &Guest) -> PathBuf {
+    let is_for_tests = guest.folder.parent().is_some_and(|kind| kind.ends_with("testing"));
+    let folder = if is_for_tests { plugins.join("testing") } else { plugins.to_owned() };
+    folder.join(format!("{}.wasm", guest.name))
 }
 
 /// A component whose crate is gone must not be found by the host.
-fn remove_others(plugins: &Path, guests: &[Guest]) -> Result<()> {
-    for entry in fs::read_dir(plugins)? {
+fn remove_others(folder: &Path, plugins: &Path, guests: &[Guest]) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let is_ours = guests.iter().any(|guest| component(plugins, guest) == path);
         if path.extension().is_some_and(|extension| extension == "wasm") && !is_ours {
@@ -195,6 +200,14 @@ mod tests {
     }
 
     #[test]
+    fn guests_for_tests_are_kept_apart() {
+        let guest = |folder: &str| Guest { name: "x".into(), package: "x-plugin".into(), folder: folder.into() };
+        let at = |folder: &str| component(Path::new("/out"), &guest(folder));
+        assert_eq!(at("/p/plugins/testing/x"), Path::new("/out/testing/x.wasm"));
+        assert_eq!(at("/p/plugins/actions/x"), Path::new("/out/x.wasm"));
+    }
+
+    #[test]
     fn what_is_no_module_is_refused() {
         for module in [&b""[..], b"\0asm", b"garbage that is no module"] {
             assert!(componentize(module, &serde_json::json!({})).is_err());
@@ -207,7 +220,7 @@ mod tests {
         for name in ["a.wasm", "gone.wasm", "notes.txt"] {
             fs::write(root.path().join(name), "").unwrap();
         }
-        remove_others(root.path(), &[Guest { name: "a".into(), package: "a-plugin".into(), folder: PathBuf::new() }]).unwrap();
+        remove_others(root.path(), root.path(), &[Guest { name: "a".into(), package: "a-plugin".into(), folder: PathBuf::new() }]).unwrap();
         let kept = |name: &str| root.path().join(name).exists();
         assert_eq!([kept("a.wasm"), kept("gone.wasm"), kept("notes.txt")], [true, false, true]);
     }
