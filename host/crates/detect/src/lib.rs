@@ -14,6 +14,8 @@ mod judge;
 mod service;
 mod spec;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use detector::{Detectors, Question, Stream};
 pub use error::{Error, Result};
