@@ -202,6 +202,16 @@ pub enum HttpOutput {
     Response,
 }
 
+impl HttpOutput {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Content => "content",
+            Self::Response => "response",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Case {
     pub name: String,

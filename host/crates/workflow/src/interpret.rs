@@ -249,8 +249,13 @@ impl<'d> Machine<'d> {
                     if !self.may_enter() {
                         return Progress::Blocked;
                     }
-                    let visits = sequence.visits.get(&sequence.index).copied().unwrap_or(0);
-                    let path = child_path(base, sequence.index, &task.name, visits);
+                    // A second visit needs paths of its own.
+                    if sequence.visits.len() <= sequence.index {
+                        sequence.visits.resize(sequence.index + 1, 0);
+                    }
+                    let visits = &mut sequence.visits[sequence.index];
+                    let path = child_path(base, sequence.index, &task.name, *visits);
+                    *visits += 1;
                     let data = sequence.data.clone();
                     let progress = self.enter(&path, task, data);
                     sequence.child = Some(path);
@@ -265,15 +270,7 @@ impl<'d> Machine<'d> {
                     sequence.data = output;
                     match flow {
                         Flow::Next => sequence.index += 1,
-                        Flow::Goto(index) => {
-                            // Back again: the second visit needs paths of its own.
-                            if index <= sequence.index {
-                                for again in index..=sequence.index {
-                                    *sequence.visits.entry(again).or_insert(0) += 1;
-                                }
-                            }
-                            sequence.index = index;
-                        }
+                        Flow::Goto(index) => sequence.index = index,
                         Flow::Exit | Flow::End => return Progress::Done(std::mem::take(&mut sequence.data), flow),
                     }
                 }

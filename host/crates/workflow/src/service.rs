@@ -525,6 +525,9 @@ impl Core {
     }
 }
 
+#[cfg(test)]
+mod tests;
+
 fn chain(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {}", chain(source)),

@@ -133,9 +133,9 @@ pub struct Sequence {
     pub data: Value,
     /// Step path of the task in progress.
     pub child: Option<String>,
-    /// How often a directive led to a task again, by its index.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub visits: BTreeMap<usize, u32>,
+    /// How often each task was begun, by its index: directives may lead to one again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub visits: Vec<u32>,
 }
 
 impl Sequence {
@@ -187,7 +187,9 @@ pub enum Phase {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Branch {
     pub child: Option<String>,
-    pub output: Option<Value>,
+    /// Whether it succeeded; its output may be null.
+    pub is_done: bool,
+    pub output: Value,
     pub error: Option<RunError>,
 }
 

@@ -1,7 +1,7 @@
 //! `call`: an action request handed off, or a reusable task of the definition.
 
 use super::{Flow, Local, Machine, Progress, bounded, derived};
-use crate::definition::{Call, Http, HttpOutput, Task};
+use crate::definition::{Call, Http, Task};
 use crate::expression;
 use crate::journal::Entry;
 use crate::state::{Body, Decision, Frame, RunError, Signal};
@@ -85,15 +85,9 @@ impl<'d> Machine<'d> {
             Some(Signal::Result { step, request: answered, outcome }) if step == path && answered == *request => match outcome {
                 ActionOutcome::Done { output } => {
                     self.journal.push(Entry::Result { step: path.to_owned(), request: answered, status: "done".into(), error: None });
-                    if let Err(error) = bounded(&output, "the action's output") {
-                        return Progress::Failed(error);
-                    }
-                    match call {
-                        Call::Http(http) => match http_output(http, with, output) {
-                            Ok(output) => Progress::Done(output, Flow::Next),
-                            Err(error) => Progress::Failed(error),
-                        },
-                        _ => Progress::Done(output, Flow::Next),
+                    match bounded(&output, "the action's output") {
+                        Ok(()) => Progress::Done(output, Flow::Next),
+                        Err(error) => Progress::Failed(error),
                     }
                 }
                 ActionOutcome::Failed { error } => {
@@ -130,7 +124,8 @@ impl<'d> Machine<'d> {
         }
     }
 
-    /// The input of the `http` plugin's `request`.
+    /// The input of the `http` plugin's `request`: the `with` of the DSL, its expressions filled in. The plugin
+    /// shapes the answer as `output` says and fails on a status that is none.
     fn http_request(&self, http: &Http, local: Local<'_>) -> Result<Value, RunError> {
         let uri = match expression::inner(&http.uri) {
             Some(inner) => match self.value(inner, local.input, local)? {
@@ -139,7 +134,7 @@ impl<'d> Machine<'d> {
             },
             None => expanded(&http.uri, local.input)?,
         };
-        let mut request = json!({"method": http.method, "uri": uri});
+        let mut request = json!({"method": http.method, "endpoint": uri, "output": http.output.as_str(), "redirect": http.is_redirect_ok});
         for (key, template) in [("headers", &http.headers), ("query", &http.query)] {
             if !template.is_null() {
                 let mut parts = self.filled(template, local.input, local)?;
@@ -157,7 +152,7 @@ impl<'d> Machine<'d> {
             request["body"] = self.filled(body, local.input, local)?;
         }
         if let Some(authentication) = &http.authentication {
-            request["authentication"] = self.filled(authentication, local.input, local)?;
+            request["endpoint"] = json!({"uri": uri, "authentication": self.filled(authentication, local.input, local)?});
         }
         Ok(request)
     }
@@ -187,35 +182,6 @@ fn expanded(template: &str, input: &Value) -> Result<String, RunError> {
     }
     uri.push_str(rest);
     Ok(uri)
-}
-
-fn http_output(http: &Http, request: &Value, answer: Value) -> Result<Value, RunError> {
-    let status = answer["statusCode"].as_i64().or_else(|| answer["status"].as_i64()).unwrap_or(200);
-    let content = answer.get("content").or_else(|| answer.get("body")).cloned().unwrap_or(Value::Null);
-    let is_ok = (200..300).contains(&status) || (http.is_redirect_ok && (300..400).contains(&status));
-    if !is_ok {
-        let uri = request["uri"].as_str().unwrap_or_default();
-        let mut error = RunError::communication(status, format!("{} {uri} answered {status}", http.method));
-        error.details = json!({"status": status, "content": content});
-        return Err(error);
-    }
-    Ok(match http.output {
-        HttpOutput::Content => content,
-        HttpOutput::Raw => match content {
-            Value::String(text) => {
-                use base64::Engine as _;
-                Value::String(base64::engine::general_purpose::STANDARD.encode(text))
-            }
-            other => {
-                use base64::Engine as _;
-                Value::String(base64::engine::general_purpose::STANDARD.encode(other.to_string()))
-            }
-        },
-        HttpOutput::Response => {
-            let sent = json!({"method": http.method, "uri": request["uri"], "headers": request.get("headers").cloned().unwrap_or_else(|| json!({}))});
-            json!({"request": sent, "statusCode": status, "headers": answer["headers"], "content": content})
-        }
-    })
 }
 
 #[cfg(test)]

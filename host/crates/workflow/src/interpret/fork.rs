@@ -9,7 +9,7 @@ use serde_json::Value;
 impl<'d> Machine<'d> {
     pub(super) fn fork(&mut self, path: &str, tasks: &'d [Task], is_race: bool, branches: &mut [Branch], input: &Value) -> Progress {
         for (index, (task, branch)) in tasks.iter().zip(branches.iter_mut()).enumerate() {
-            if branch.output.is_some() || branch.error.is_some() {
+            if branch.is_done || branch.error.is_some() {
                 continue;
             }
             let progress = match &branch.child {
@@ -33,18 +33,18 @@ impl<'d> Machine<'d> {
                     self.drop_frames(&format!("{path}/"));
                     return Progress::Done(output, Flow::Next);
                 }
-                Progress::Done(output, _) => branch.output = Some(output),
+                Progress::Done(output, _) => (branch.is_done, branch.output) = (true, output),
                 Progress::Failed(error) if is_race => branch.error = Some(error),
                 Progress::Failed(error) => return Progress::Failed(error),
             }
         }
-        if branches.iter().any(|branch| branch.output.is_none() && branch.error.is_none()) {
+        if branches.iter().any(|branch| !branch.is_done && branch.error.is_none()) {
             return Progress::Blocked;
         }
         match branches.iter_mut().rev().find_map(|branch| branch.error.take()) {
             Some(error) => Progress::Failed(error),
             None => {
-                let outputs = branches.iter_mut().map(|branch| branch.output.take().unwrap_or_default()).collect();
+                let outputs = branches.iter_mut().map(|branch| std::mem::take(&mut branch.output)).collect();
                 Progress::Done(Value::Array(outputs), Flow::Next)
             }
         }
