@@ -72,11 +72,18 @@ impl Tx {
 
     /// Whether the monitor still stands: an evaluation that ends after its removal must leave nothing.
     pub async fn has_monitor(&mut self, id: MonitorId) -> Result<bool> {
-        let row = sqlx::query("SELECT 1 FROM monitor WHERE id = $1").bind(id.to_string()).fetch_optional(self.connection()).await?;
+        let row =
+            sqlx::query("SELECT 1 FROM monitor WHERE id = $1").bind(id.to_string()).fetch_optional(self.connection()).await?;
         Ok(row.is_some())
     }
 
-    pub async fn set_monitor_state(&mut self, tenant: &TenantId, id: MonitorId, state: &MonitorState, now: Timestamp) -> Result<()> {
+    pub async fn set_monitor_state(
+        &mut self,
+        tenant: &TenantId,
+        id: MonitorId,
+        state: &MonitorState,
+        now: Timestamp,
+    ) -> Result<()> {
         let known = serde_json::to_string(&state.known).map_err(|e| unreadable("monitor_state", e))?;
         sqlx::query(
             "INSERT INTO monitor_state (id, tenant, failures, last_error, known, updated_ns) VALUES ($1, $2, $3, $4, $5, $6) \
@@ -94,7 +101,13 @@ impl Tx {
         Ok(())
     }
 
-    pub async fn set_stream_state(&mut self, tenant: &TenantId, id: MonitorId, state: &StreamState, now: Timestamp) -> Result<()> {
+    pub async fn set_stream_state(
+        &mut self,
+        tenant: &TenantId,
+        id: MonitorId,
+        state: &StreamState,
+        now: Timestamp,
+    ) -> Result<()> {
         sqlx::query(
             "INSERT INTO monitor_stream (id, tenant, cursor_lsn, next_tick_ns, snapshot, updated_ns) VALUES ($1, $2, $3, $4, $5, $6) \
              ON CONFLICT (id) DO UPDATE SET cursor_lsn = excluded.cursor_lsn, next_tick_ns = excluded.next_tick_ns, \

@@ -23,7 +23,13 @@ pub trait Detectors: Send + Sync {
     async fn evaluate(&self, question: Question) -> Result<Vec<Finding>, ErrorRecord>;
 
     /// A warm detector with the state of the snapshot.
-    async fn stream(&self, tenant: &TenantId, detector: &str, params: &Value, snapshot: Option<Vec<u8>>) -> Result<Box<dyn Stream>, ErrorRecord>;
+    async fn stream(
+        &self,
+        tenant: &TenantId,
+        detector: &str,
+        params: &Value,
+        snapshot: Option<Vec<u8>>,
+    ) -> Result<Box<dyn Stream>, ErrorRecord>;
 }
 
 /// A warm stream detector with one owner. After an error it is dropped.

@@ -87,7 +87,9 @@ impl Evaluator {
             return self.engine.range(tenant, expr, at - steps * spec.every_ms, at, spec.every_ms).await;
         }
         let mut series: Vec<Series> = match self.engine.instant(tenant, expr, at).await? {
-            Value::Vector(samples) => samples.into_iter().map(|s| Series { labels: s.labels, times: vec![s.t], values: vec![s.v] }).collect(),
+            Value::Vector(samples) => {
+                samples.into_iter().map(|s| Series { labels: s.labels, times: vec![s.t], values: vec![s.v] }).collect()
+            }
             Value::Scalar { t, v } => vec![Series { labels: model::LabelSet::default(), times: vec![t], values: vec![v] }],
             Value::Matrix(series) => series,
             Value::String { .. } => Vec::new(),
@@ -115,9 +117,11 @@ impl Evaluator {
         let findings = judge::complete(&job.spec, &mut memory, job.at, findings);
         let is_news = judge::is_news(&job.spec, &job.memory, job.at, &findings);
         let has_recovered = job.failures > 0;
-        let known_changed = memory.known.len() != known_before.len() || known_before.iter().any(|labels| !memory.known.contains_key(labels));
+        let known_changed =
+            memory.known.len() != known_before.len() || known_before.iter().any(|labels| !memory.known.contains_key(labels));
         if is_news || has_recovered || known_changed {
-            let report = is_news.then(|| judge::report(job.monitor.id, &job.monitor.name, &job.spec, job.at, true, findings.clone()));
+            let report =
+                is_news.then(|| judge::report(job.monitor.id, &job.monitor.name, &job.spec, job.at, true, findings.clone()));
             let state = MonitorState { failures: 0, last_error: None, known: memory.known.keys().cloned().collect() };
             let event = has_recovered.then(|| event(&job.monitor, "io.orchestrix.monitor.recovered", job.at, None));
             self.commit(&job.monitor, job.at, report, (has_recovered || known_changed).then_some(state), event).await?;
@@ -139,7 +143,8 @@ impl Evaluator {
         if !is_new {
             return;
         }
-        let state = MonitorState { failures: job.failures, last_error: Some(message), known: job.memory.known.keys().cloned().collect() };
+        let state =
+            MonitorState { failures: job.failures, last_error: Some(message), known: job.memory.known.keys().cloned().collect() };
         let event = event(&job.monitor, "io.orchestrix.monitor.failing", job.at, Some(error));
         if let Err(error) = self.commit(&job.monitor, job.at, None, Some(state), Some(event)).await {
             tracing::error!(monitor = %job.monitor.name, %error, "a monitor's failure could not be stored");

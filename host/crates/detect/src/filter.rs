@@ -70,7 +70,12 @@ impl Filter {
         let labels = stream_labels(record);
         self.streams.iter().all(|test| test.wanted.is(labels.get(&test.name).unwrap_or("")) != test.is_negated)
             && self.fields.iter().all(|test| {
-                let mut values = record.attributes.iter().filter(|(name, _)| label_name(name) == test.name).map(|(_, v)| v.to_text()).peekable();
+                let mut values = record
+                    .attributes
+                    .iter()
+                    .filter(|(name, _)| label_name(name) == test.name)
+                    .map(|(_, v)| v.to_text())
+                    .peekable();
                 let is = if values.peek().is_some() {
                     values.any(|v| test.wanted.is(&v))
                 } else {

@@ -23,7 +23,12 @@ impl Plugins {
                 retry: RetryAdvice::Never,
                 details: Value::Null,
             },
-            other => ErrorRecord { code: "host.database".into(), message: other.to_string(), retry: RetryAdvice::Now, details: Value::Null },
+            other => ErrorRecord {
+                code: "host.database".into(),
+                message: other.to_string(),
+                retry: RetryAdvice::Now,
+                details: Value::Null,
+            },
         })
     }
 }
@@ -52,7 +57,13 @@ impl Detectors for Plugins {
         self.host.evaluate(&installation, context, Evaluation { monitor, params, input }).await.map_err(|e| e.to_record())
     }
 
-    async fn stream(&self, tenant: &TenantId, detector: &str, params: &Value, snapshot: Option<Vec<u8>>) -> Result<Box<dyn Stream>, ErrorRecord> {
+    async fn stream(
+        &self,
+        tenant: &TenantId,
+        detector: &str,
+        params: &Value,
+        snapshot: Option<Vec<u8>>,
+    ) -> Result<Box<dyn Stream>, ErrorRecord> {
         let installation = self.installation(tenant, detector).await?;
         let instance = self.host.stream(&installation, params.clone(), snapshot).await.map_err(|e| e.to_record())?;
         Ok(Box::new(Warm { tenant: tenant.clone(), detector: detector.to_owned(), instance }))

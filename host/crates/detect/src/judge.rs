@@ -45,7 +45,8 @@ pub fn complete(spec: &Spec, memory: &mut Memory, at: Timestamp, mut findings: V
         memory.known.insert(finding.labels.clone(), at);
     }
     memory.known.retain(|_, seen| at.millis_since(*seen) < MISSING_MS_MAX);
-    let mut missing: Vec<LabelSet> = memory.known.keys().filter(|labels| !findings.iter().any(|f| f.labels == **labels)).cloned().collect();
+    let mut missing: Vec<LabelSet> =
+        memory.known.keys().filter(|labels| !findings.iter().any(|f| f.labels == **labels)).cloned().collect();
     missing.sort();
     if missing.is_empty() && findings.is_empty() && spec.no_data == NoDataPolicy::Alert {
         missing.push(LabelSet::default());
@@ -133,7 +134,8 @@ mod tests {
             let findings = complete(&spec, &mut memory, at, findings);
             if is_news(&spec, &memory, at, &findings) {
                 wrote(&mut memory, at, &findings);
-                let statuses: Vec<_> = findings.iter().map(|f| format!("{}={:?}", f.labels.get("host").unwrap_or("-"), f.status)).collect();
+                let statuses: Vec<_> =
+                    findings.iter().map(|f| format!("{}={:?}", f.labels.get("host").unwrap_or("-"), f.status)).collect();
                 said.push(format!("{}:{}", at.nanos() / 1_000_000_000, statuses.join(",")));
             }
         }

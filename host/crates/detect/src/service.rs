@@ -107,8 +107,10 @@ impl Handle {
     /// Creates the monitor or changes its settings. Wrong settings are [`Error::Spec`].
     pub async fn upsert(&self, tenant: &TenantId, name: &str, spec: Value) -> Result<Monitor> {
         Spec::parse(&spec).map_err(|message| Error::Spec { name: name.into(), message })?;
-        let (monitor, now) = (Monitor { id: MonitorId::generate(), tenant: tenant.clone(), name: name.into(), spec }, self.clock.now());
-        let stored = self.db.write::<_, db::Error, _>(move |tx| Box::pin(async move { tx.put_monitor(&monitor, now).await })).await?;
+        let (monitor, now) =
+            (Monitor { id: MonitorId::generate(), tenant: tenant.clone(), name: name.into(), spec }, self.clock.now());
+        let stored =
+            self.db.write::<_, db::Error, _>(move |tx| Box::pin(async move { tx.put_monitor(&monitor, now).await })).await?;
         // Stored is done: when the stage is not running it finds the monitor at its next start.
         let _ = self.commands.send(Command::Changed(stored.clone())).await;
         Ok(stored)
@@ -214,7 +216,9 @@ impl Shared {
 async fn tell(db: &Db, monitor: &Monitor, kind: &str, now: Timestamp, error: Option<&ErrorRecord>) {
     let (event, tenant) = (event(monitor, kind, now, error), monitor.tenant.clone());
     let told = db
-        .write::<_, db::Error, _>(move |tx| Box::pin(async move { tx.hand_off(Topic::Event, &tenant, now, &event).await.map(drop) }))
+        .write::<_, db::Error, _>(move |tx| {
+            Box::pin(async move { tx.hand_off(Topic::Event, &tenant, now, &event).await.map(drop) })
+        })
         .await;
     if let Err(error) = told {
         tracing::error!(monitor = %monitor.name, %error, "a monitor's event could not be stored");
@@ -267,7 +271,14 @@ pub struct Service {
 }
 
 impl Service {
-    pub fn new(config: Config, db: Db, telemetry: &telemetry::Telemetry, engine: Engine, detectors: Arc<dyn Detectors>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        config: Config,
+        db: Db,
+        telemetry: &telemetry::Telemetry,
+        engine: Engine,
+        detectors: Arc<dyn Detectors>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let shared = Arc::new(Shared::default());
         let handle = Handle { db: db.clone(), clock: clock.clone(), commands: sender, shared: shared.clone() };
@@ -349,7 +360,12 @@ impl Service {
                 }
                 _ => {
                     let message = "a stream monitor is evaluated by the records that arrive".to_owned();
-                    let record = ErrorRecord { code: "monitor.stream".into(), message, retry: model::RetryAdvice::Never, details: Value::Null };
+                    let record = ErrorRecord {
+                        code: "monitor.stream".into(),
+                        message,
+                        retry: model::RetryAdvice::Never,
+                        details: Value::Null,
+                    };
                     let _ = answer.send(Err(record));
                 }
             },

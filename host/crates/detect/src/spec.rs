@@ -79,7 +79,10 @@ impl Spec {
             return Err("every must be between 1s and 1d".into());
         }
         if text.lookback / text.every > POINTS_MAX {
-            return Err(format!("lookback holds {} points of every; at most {POINTS_MAX}: make every longer", text.lookback / text.every));
+            return Err(format!(
+                "lookback holds {} points of every; at most {POINTS_MAX}: make every longer",
+                text.lookback / text.every
+            ));
         }
         let params = if text.params.is_null() { Value::Object(serde_json::Map::new()) } else { text.params };
         if !params.is_object() {

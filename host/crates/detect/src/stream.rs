@@ -132,7 +132,8 @@ impl Runner {
         let now = self.clock.now();
         let stored = self.db.stream_state(tenant, *id).await.map_err(|e| failure("host.database", e.to_string()))?;
         let is_new = stored.is_none();
-        let state = stored.unwrap_or_else(|| StreamState { cursor: self.logs.newest().0, next_tick: grid_after(now), snapshot: None });
+        let state =
+            stored.unwrap_or_else(|| StreamState { cursor: self.logs.newest().0, next_tick: grid_after(now), snapshot: None });
         let stream = self.detectors.stream(tenant, &self.spec.detector, &self.spec.params, state.snapshot.clone()).await?;
         let mut warm = Warm { stream, state, reports: Vec::new(), committed_at: now };
         if is_new {
@@ -171,7 +172,10 @@ impl Runner {
 
     fn note(&self, warm: &mut Warm, at: Timestamp, findings: Vec<Finding>) -> Result<(), ErrorRecord> {
         if findings.len() > judge::FINDINGS_MAX {
-            return Err(failure("plugin.output", format!("{} findings at once; at most {}", findings.len(), judge::FINDINGS_MAX)));
+            return Err(failure(
+                "plugin.output",
+                format!("{} findings at once; at most {}", findings.len(), judge::FINDINGS_MAX),
+            ));
         }
         if !findings.is_empty() {
             // A stream detector tells changes, not the whole: the report is not complete.

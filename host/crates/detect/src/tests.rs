@@ -4,7 +4,8 @@ use crate::{Config, Detectors, Handle, Question, Service, Stream};
 use async_trait::async_trait;
 use db::{Db, Topic};
 use model::{
-    Clock, ErrorRecord, Event, Finding, FindingReport, FindingStatus, LabelSet, LogRecord, RetryAdvice, SystemClock, TenantId, Timestamp,
+    Clock, ErrorRecord, Event, Finding, FindingReport, FindingStatus, LabelSet, LogRecord, RetryAdvice, SystemClock, TenantId,
+    Timestamp,
 };
 use query::promql::Engine;
 use serde_json::{Value, json};
@@ -16,7 +17,15 @@ use tokio_util::sync::CancellationToken;
 struct Native;
 
 fn finding(labels: LabelSet, status: FindingStatus, value: f64) -> Finding {
-    Finding { labels, status, score: 1.0, severity: "critical".into(), summary: "high".into(), value: Some(value), evidence: Value::Null }
+    Finding {
+        labels,
+        status,
+        score: 1.0,
+        severity: "critical".into(),
+        summary: "high".into(),
+        value: Some(value),
+        evidence: Value::Null,
+    }
 }
 
 fn trap(message: &str) -> ErrorRecord {
@@ -81,7 +90,8 @@ impl Stage {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let db = Db::open(&format!("sqlite:{}", dir.path().join("t.db").display())).await.unwrap();
-        let telemetry = Telemetry::open(&dir.path().join("telemetry"), telemetry::Config::default(), Arc::new(SystemClock)).await.unwrap();
+        let telemetry =
+            Telemetry::open(&dir.path().join("telemetry"), telemetry::Config::default(), Arc::new(SystemClock)).await.unwrap();
         let (handle, cancel, running) = run(&db, &telemetry);
         Self { _dir: dir, db, telemetry, handle, cancel, running }
     }
@@ -163,7 +173,11 @@ async fn a_failing_detector_is_a_status_and_an_event_and_others_go_on() {
     let stage = Stage::start().await;
     let tenant = TenantId::default_tenant();
     stage.handle.upsert(&tenant, "bad", json!({"detector": "broken", "query": "cpu", "every": "1h"})).await.unwrap();
-    stage.handle.upsert(&tenant, "good", json!({"detector": "threshold", "query": "cpu", "every": "1h", "noData": "alert"})).await.unwrap();
+    stage
+        .handle
+        .upsert(&tenant, "good", json!({"detector": "threshold", "query": "cpu", "every": "1h", "noData": "alert"}))
+        .await
+        .unwrap();
     let error = stage.handle.evaluate_now(&tenant, "bad").await.unwrap_err();
     assert!(error.to_string().contains("unreachable"), "{error}");
     let status = stage.handle.status(&tenant, "bad").await.unwrap();
@@ -172,7 +186,10 @@ async fn a_failing_detector_is_a_status_and_an_event_and_others_go_on() {
     assert_eq!(events.iter().map(|e| e.payload.kind.as_str()).collect::<Vec<_>>(), ["io.orchestrix.monitor.failing"]);
     let found = stage.handle.evaluate_now(&tenant, "good").await.unwrap();
     assert_eq!(found.iter().map(|f| f.status).collect::<Vec<_>>(), [FindingStatus::NoData]);
-    assert!(matches!(stage.handle.upsert(&tenant, "x", json!({"detector": "t", "query": "("})).await, Err(crate::Error::Spec { .. })));
+    assert!(matches!(
+        stage.handle.upsert(&tenant, "x", json!({"detector": "t", "query": "("})).await,
+        Err(crate::Error::Spec { .. })
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -195,7 +212,8 @@ async fn a_stream_finds_the_same_however_records_come_and_goes_on_after_a_crash(
     stage.logs(&tenant, &["E5"]).await;
     stage.logs(&tenant, &["E6", "E7", "E8", "E9"]).await;
     let found = stage.reports(2, |r| r.monitor_name == "errors").await;
-    let bodies: Vec<_> = found.iter().flat_map(|(_, r)| r.findings.iter().map(|f| f.labels.get("body").unwrap().to_owned())).collect();
+    let bodies: Vec<_> =
+        found.iter().flat_map(|(_, r)| r.findings.iter().map(|f| f.labels.get("body").unwrap().to_owned())).collect();
     assert_eq!(bodies, ["E3", "E6", "E9"]);
     assert!(found.iter().all(|(t, r)| *t == tenant && !r.is_complete));
 }

@@ -13,7 +13,10 @@ async fn prometheus_scripts_pass_but_for_the_skip_list() {
     let mut skipped: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
     for line in include_str!("promqltest.skip").lines().filter(|l| !l.starts_with('#') && !l.trim().is_empty()) {
         let (file, lines) = line.split_once(':').expect("file: lines");
-        skipped.entry(file.to_owned()).or_default().extend(lines.split_whitespace().map(|n| n.parse::<usize>().expect("a line number")));
+        skipped
+            .entry(file.to_owned())
+            .or_default()
+            .extend(lines.split_whitespace().map(|n| n.parse::<usize>().expect("a line number")));
     }
     let Some(dir) = scripts() else {
         println!("no promqltest scripts beside the repository: left out");

@@ -164,7 +164,14 @@ impl Eval {
         let groups = groups(&rows, grouping, is_without);
         match op {
             Topk | Bottomk | Limitk | LimitRatio => self.select(op, &scalars, rows, &groups, grid),
-            CountValues => self.count_values(&self.string(param.expect("the parser demands it"))?, &rows, &groups, grouping, is_without, grid),
+            CountValues => self.count_values(
+                &self.string(param.expect("the parser demands it"))?,
+                &rows,
+                &groups,
+                grouping,
+                is_without,
+                grid,
+            ),
             _ => {
                 let mut out = Vec::with_capacity(groups.len());
                 for group in groups {
@@ -186,7 +193,8 @@ impl Eval {
         for group in groups {
             self.check()?;
             for (step, param) in params.iter().enumerate() {
-                let mut present: Vec<usize> = group.members.iter().copied().filter(|i| !is_absent(rows[*i].values[step])).collect();
+                let mut present: Vec<usize> =
+                    group.members.iter().copied().filter(|i| !is_absent(rows[*i].values[step])).collect();
                 if op == AggregateOp::LimitRatio {
                     present.retain(|i| in_ratio(&rows[*i].labels, *param));
                 } else {
@@ -194,7 +202,8 @@ impl Eval {
                     match op {
                         // NaN comes last in either direction.
                         AggregateOp::Topk => present.sort_by(|a, b| nan_low(key(b), key(a))),
-                        AggregateOp::Bottomk => present.sort_by(|a, b| key(a).partial_cmp(&key(b)).unwrap_or_else(|| key(a).is_nan().cmp(&key(b).is_nan()))),
+                        AggregateOp::Bottomk => present
+                            .sort_by(|a, b| key(a).partial_cmp(&key(b)).unwrap_or_else(|| key(a).is_nan().cmp(&key(b).is_nan()))),
                         _ => {}
                     }
                     present.truncate(if *param < 1.0 { 0 } else { *param as usize });
@@ -220,7 +229,15 @@ impl Eval {
         Ok(rows.into_iter().zip(keep).filter(|(_, keep)| keep.contains(&true)).map(|(row, _)| row).collect())
     }
 
-    fn count_values(&self, label: &str, rows: &[Row], groups: &[Group], grouping: &[String], is_without: bool, grid: &Grid) -> Result<Vec<Row>> {
+    fn count_values(
+        &self,
+        label: &str,
+        rows: &[Row],
+        groups: &[Group],
+        grouping: &[String],
+        is_without: bool,
+        grid: &Grid,
+    ) -> Result<Vec<Row>> {
         if label.is_empty() {
             return Err(execution("invalid label name \"\""));
         }
@@ -245,7 +262,11 @@ impl Eval {
                     let place = match places.get(&labels) {
                         Some(place) => *place,
                         None => {
-                            out.push(Row { labels: Arc::new(labels.clone()), drop_name: group.drop_name, values: self.column(grid.steps)? });
+                            out.push(Row {
+                                labels: Arc::new(labels.clone()),
+                                drop_name: group.drop_name,
+                                values: self.column(grid.steps)?,
+                            });
                             places.insert(labels, out.len() - 1);
                             out.len() - 1
                         }

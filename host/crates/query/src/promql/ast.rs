@@ -20,11 +20,35 @@ pub enum Node {
     /// An instant vector selector.
     Selector(Selector),
     /// A range vector selector.
-    Matrix { selector: Selector, range: Duration },
-    Subquery { expr: Box<Expr>, range: Duration, step: Option<Duration>, offset: Option<Duration>, at: Option<At> },
-    Call { function: &'static Function, args: Vec<Expr> },
-    Aggregate { op: AggregateOp, expr: Box<Expr>, param: Option<Box<Expr>>, grouping: Vec<String>, is_without: bool },
-    Binary { op: BinaryOp, left: Box<Expr>, right: Box<Expr>, is_bool: bool, matching: Matching },
+    Matrix {
+        selector: Selector,
+        range: Duration,
+    },
+    Subquery {
+        expr: Box<Expr>,
+        range: Duration,
+        step: Option<Duration>,
+        offset: Option<Duration>,
+        at: Option<At>,
+    },
+    Call {
+        function: &'static Function,
+        args: Vec<Expr>,
+    },
+    Aggregate {
+        op: AggregateOp,
+        expr: Box<Expr>,
+        param: Option<Box<Expr>>,
+        grouping: Vec<String>,
+        is_without: bool,
+    },
+    Binary {
+        op: BinaryOp,
+        left: Box<Expr>,
+        right: Box<Expr>,
+        is_bool: bool,
+        matching: Matching,
+    },
     Negate(Box<Expr>),
     Plus(Box<Expr>),
     Paren(Box<Expr>),

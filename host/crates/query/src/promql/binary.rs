@@ -36,11 +36,21 @@ fn outcome(op: BinaryOp, is_bool: bool, a: f64, b: f64, kept: f64) -> f64 {
 }
 
 impl Eval {
-    pub(crate) fn binary(&self, op: BinaryOp, left: &Expr, right: &Expr, is_bool: bool, matching: &Matching, grid: &Grid) -> Result<Evaluated> {
+    pub(crate) fn binary(
+        &self,
+        op: BinaryOp,
+        left: &Expr,
+        right: &Expr,
+        is_bool: bool,
+        matching: &Matching,
+        grid: &Grid,
+    ) -> Result<Evaluated> {
         let left = self.eval(left, grid)?;
         let right = self.eval(right, grid)?;
         Ok(match (left, right) {
-            (Evaluated::Scalar(a), Evaluated::Scalar(b)) => Evaluated::Scalar(a.iter().zip(&b).map(|(a, b)| apply(op, *a, *b)).collect()),
+            (Evaluated::Scalar(a), Evaluated::Scalar(b)) => {
+                Evaluated::Scalar(a.iter().zip(&b).map(|(a, b)| apply(op, *a, *b)).collect())
+            }
             (Evaluated::Vector(rows), Evaluated::Scalar(b)) => Evaluated::Vector(with_scalar(op, is_bool, rows, &b, false)),
             (Evaluated::Scalar(a), Evaluated::Vector(rows)) => Evaluated::Vector(with_scalar(op, is_bool, rows, &a, true)),
             (Evaluated::Vector(a), Evaluated::Vector(b)) if op.is_set() => Evaluated::Vector(self.set(op, matching, a, b, grid)?),
@@ -91,11 +101,19 @@ impl Eval {
         })
     }
 
-    fn matched(&self, op: BinaryOp, is_bool: bool, matching: &Matching, left: &[Row], right: &[Row], grid: &Grid) -> Result<Vec<Row>> {
+    fn matched(
+        &self,
+        op: BinaryOp,
+        is_bool: bool,
+        matching: &Matching,
+        left: &[Row],
+        right: &[Row],
+        grid: &Grid,
+    ) -> Result<Vec<Row>> {
         let many_is_left = matching.cardinality != Cardinality::OneToMany;
         let (many, one) = if many_is_left { (left, right) } else { (right, left) };
-        let (fill_many, fill_one) =
-            if many_is_left { (matching.fill_left, matching.fill_right) } else { (matching.fill_right, matching.fill_left) };
+        // Prometheus swaps the sides of group_right first: fill_left is of the "many" side there too.
+        let (fill_many, fill_one) = (matching.fill_left, matching.fill_right);
         let mut groups: Vec<(LabelSet, Vec<&Row>, Vec<&Row>)> = Vec::new();
         let mut places: HashMap<LabelSet, usize> = HashMap::new();
         for (rows, is_one) in [(many, false), (one, true)] {
@@ -149,7 +167,9 @@ impl Eval {
                         continue;
                     }
                     if matching.cardinality == Cardinality::OneToOne && std::mem::replace(&mut matched_one, true) {
-                        return Err(execution("multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"));
+                        return Err(execution(
+                            "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
+                        ));
                     }
                     let target = match pairs.get(&(place, one_place)) {
                         Some(target) => *target,
@@ -235,7 +255,9 @@ fn with_scalar(op: BinaryOp, is_bool: bool, mut rows: Vec<Row>, scalar: &[f64], 
 /// The labels by which series of both sides find each other.
 fn signature(labels: &LabelSet, matching: &Matching) -> LabelSet {
     if matching.is_on {
-        return LabelSet::from_pairs(matching.labels.iter().filter_map(|name| Some((name.clone(), labels.get(name)?.to_owned()))));
+        return LabelSet::from_pairs(
+            matching.labels.iter().filter_map(|name| Some((name.clone(), labels.get(name)?.to_owned()))),
+        );
     }
     let mut out = super::eval::nameless(labels);
     matching.labels.iter().for_each(|name| out.remove(name));

@@ -90,7 +90,14 @@ impl Engine {
         self.run(tenant, expr, Grid { start: t_ms, step: 0, steps: 1 }, true).await
     }
 
-    pub async fn range_annotated(&self, tenant: &TenantId, expr: &Expr, start_ms: i64, end_ms: i64, step_ms: i64) -> Result<Answer> {
+    pub async fn range_annotated(
+        &self,
+        tenant: &TenantId,
+        expr: &Expr,
+        start_ms: i64,
+        end_ms: i64,
+        step_ms: i64,
+    ) -> Result<Answer> {
         if step_ms <= 0 {
             return Err(execution("zero or negative query resolution step widths are not accepted"));
         }
@@ -178,7 +185,12 @@ fn answer(eval: &Eval, expr: &Expr) -> Result<Answer> {
                     rows
                 }
             };
-            Value::Matrix(rows.into_iter().map(|(labels, values)| to_series(&grid, labels, &values)).filter(|s| !s.times.is_empty()).collect())
+            Value::Matrix(
+                rows.into_iter()
+                    .map(|(labels, values)| to_series(&grid, labels, &values))
+                    .filter(|s| !s.times.is_empty())
+                    .collect(),
+            )
         }
     };
     let notes = eval.notes.take();
@@ -257,7 +269,12 @@ impl Plan {
                         end = end.max(last.saturating_sub(offset));
                     }
                 });
-                out.push(Fetch { key: super::instant_fn::info_key(expr), matchers: selector, start: start.saturating_sub(self.lookback_ms) + 1, end });
+                out.push(Fetch {
+                    key: super::instant_fn::info_key(expr),
+                    matchers: selector,
+                    start: start.saturating_sub(self.lookback_ms) + 1,
+                    end,
+                });
                 Ok(())
             }
             Node::Call { args, .. } => args.iter().try_for_each(|arg| self.collect(arg, grid, out)),
@@ -304,7 +321,14 @@ impl Grid {
     }
 
     /// The steps at which a subquery's inner expression is evaluated: multiples of its step, the range open on the left.
-    pub(crate) fn subquery(&self, outer: &Grid, range: &Duration, step: Option<&Duration>, offset: Option<&Duration>, at: Option<At>) -> Result<Grid> {
+    pub(crate) fn subquery(
+        &self,
+        outer: &Grid,
+        range: &Duration,
+        step: Option<&Duration>,
+        offset: Option<&Duration>,
+        at: Option<At>,
+    ) -> Result<Grid> {
         let range = self.range_ms(range)?;
         let step = step.map_or(Ok(60_000), |step| self.range_ms(step))?;
         let offset = self.offset_ms(offset)?;

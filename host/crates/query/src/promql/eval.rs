@@ -260,8 +260,13 @@ impl Eval {
                 let samples = rows
                     .into_iter()
                     .map(|row| {
-                        let (times, values): (Vec<i64>, Vec<f64>) =
-                            row.values.iter().enumerate().filter(|(_, v)| !is_absent(**v)).map(|(i, v)| (inner_grid.time(i), *v)).unzip();
+                        let (times, values): (Vec<i64>, Vec<f64>) = row
+                            .values
+                            .iter()
+                            .enumerate()
+                            .filter(|(_, v)| !is_absent(**v))
+                            .map(|(i, v)| (inner_grid.time(i), *v))
+                            .unzip();
                         Samples { labels: row.labels, drop_name: row.drop_name, times: times.into(), values: values.into() }
                     })
                     .collect();
@@ -398,6 +403,7 @@ fn without_stale<'a>(times: &'a [i64], values: &'a [f64]) -> (std::borrow::Cow<'
     if !values.iter().any(|v| is_absent(*v)) {
         return (times.into(), values.into());
     }
-    let (times, values): (Vec<i64>, Vec<f64>) = times.iter().zip(values).filter(|(_, v)| !is_absent(**v)).map(|(t, v)| (*t, *v)).unzip();
+    let (times, values): (Vec<i64>, Vec<f64>) =
+        times.iter().zip(values).filter(|(_, v)| !is_absent(**v)).map(|(t, v)| (*t, *v)).unzip();
     (times.into(), values.into())
 }

@@ -27,7 +27,10 @@ impl Eval {
             let le = row.labels.get("le").unwrap_or("");
             let Some(upper) = crate::promql::parse_number(le) else {
                 let name = row.labels.metric_name().unwrap_or("");
-                self.warn(format!("bucket label \"le\" is missing or has a malformed value of {le:?} for metric name {name:?} ({})", self.place(arg)));
+                self.warn(format!(
+                    "bucket label \"le\" is missing or has a malformed value of {le:?} for metric name {name:?} ({})",
+                    self.place(arg)
+                ));
                 continue;
             };
             let mut labels = nameless(&row.labels);
@@ -47,7 +50,10 @@ impl Eval {
             for (step, slot) in values.iter_mut().enumerate() {
                 buckets.clear();
                 buckets.extend(
-                    members.iter().filter(|(_, row)| !is_absent(row.values[step])).map(|(upper, row)| Bucket { upper: *upper, count: row.values[step] }),
+                    members
+                        .iter()
+                        .filter(|(_, row)| !is_absent(row.values[step]))
+                        .map(|(upper, row)| Bucket { upper: *upper, count: row.values[step] }),
                 );
                 if buckets.is_empty() {
                     continue;

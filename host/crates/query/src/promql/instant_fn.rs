@@ -35,7 +35,15 @@ fn pointwise(name: &str) -> Option<fn(f64) -> f64> {
         "log10" => f64::log10,
         "log2" => f64::log2,
         "rad" => |v| v * PI / 180.0,
-        "sgn" => |v| if v > 0.0 { 1.0 } else if v < 0.0 { -1.0 } else { v },
+        "sgn" => |v| {
+            if v > 0.0 {
+                1.0
+            } else if v < 0.0 {
+                -1.0
+            } else {
+                v
+            }
+        },
         "sin" => f64::sin,
         "sinh" => f64::sinh,
         "sqrt" => f64::sqrt,
@@ -184,14 +192,21 @@ impl Eval {
                         return Err(execution(format!("invalid {what} factor. Expected: 0 < {what} factor < 1, got: {v}")));
                     }
                 }
-                Evaluated::Vector(self.over_windows(&args[0], grid, false, |w, i| range_fn::double_exponential(w, smoothing[i], trend[i]))?)
+                Evaluated::Vector(
+                    self.over_windows(&args[0], grid, false, |w, i| range_fn::double_exponential(w, smoothing[i], trend[i]))?,
+                )
             }
             "quantile_over_time" => {
                 let q = self.scalar(&args[0], grid)?;
                 for q in q.iter().filter(|q| !(0.0..=1.0).contains(*q)) {
-                    self.warn(format!("quantile value should be between 0 and 1, got {} ({})", number_text(*q), self.place(&args[0])));
+                    self.warn(format!(
+                        "quantile value should be between 0 and 1, got {} ({})",
+                        number_text(*q),
+                        self.place(&args[0])
+                    ));
                 }
-                let f = |w: &range_fn::Window<'_>, i: usize| (!w.values.is_empty()).then(|| quantile(q[i], &mut w.values.to_vec()));
+                let f =
+                    |w: &range_fn::Window<'_>, i: usize| (!w.values.is_empty()).then(|| quantile(q[i], &mut w.values.to_vec()));
                 Evaluated::Vector(self.over_windows(&args[1], grid, false, f)?)
             }
             "histogram_quantile" => {
@@ -207,7 +222,9 @@ impl Eval {
                 self.vector(&args[0], grid)?;
                 Evaluated::Vector(Vec::new())
             }
-            "sort" | "sort_desc" | "sort_by_label" | "sort_by_label_desc" => Evaluated::Vector(self.sort(expr, name, args, grid)?),
+            "sort" | "sort_desc" | "sort_by_label" | "sort_by_label_desc" => {
+                Evaluated::Vector(self.sort(expr, name, args, grid)?)
+            }
             "label_replace" => Evaluated::Vector(self.label_replace(args, grid)?),
             "label_join" => Evaluated::Vector(self.label_join(args, grid)?),
             "info" => Evaluated::Vector(self.info(expr, args, grid)?),
@@ -244,7 +261,10 @@ impl Eval {
         let has_type = selector.matchers.iter().any(|m| m.name == "__type__");
         let has_series = self.data.get(&arg.bare().span.start).is_some_and(|series| !series.is_empty());
         if has_series && !has_type && !["_total", "_sum", "_count", "_bucket"].iter().any(|suffix| name.ends_with(suffix)) {
-            self.inform(format!("metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {name:?} ({})", self.place(arg)));
+            self.inform(format!(
+                "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {name:?} ({})",
+                self.place(arg)
+            ));
         }
     }
 
@@ -262,7 +282,10 @@ impl Eval {
         if name.starts_with("sort_by_label") {
             let labels = args[1..].iter().map(|arg| self.string(arg)).collect::<Result<Vec<_>>>()?;
             rows.sort_by(|a, b| {
-                let by_labels = labels.iter().map(|l| natural(a.labels.get(l).unwrap_or(""), b.labels.get(l).unwrap_or(""))).find(|o| o.is_ne());
+                let by_labels = labels
+                    .iter()
+                    .map(|l| natural(a.labels.get(l).unwrap_or(""), b.labels.get(l).unwrap_or("")))
+                    .find(|o| o.is_ne());
                 by_labels.unwrap_or_else(|| a.labels.cmp(&b.labels))
             });
             if name.ends_with("_desc") {
@@ -297,11 +320,12 @@ impl Eval {
     fn label_replace(&self, args: &[Expr], grid: &Grid) -> Result<Vec<Row>> {
         let [target, replacement, source, pattern] = [1, 2, 3, 4].map(|i| self.string(&args[i]));
         let (target, replacement, source, pattern) = (target?, replacement?, source?, pattern?);
-        let regex = super::regex(&pattern).map_err(|_| execution(format!("invalid regular expression in label_replace(): {pattern}")))?;
+        let regex =
+            super::regex(&pattern).map_err(|_| execution(format!("invalid regular expression in label_replace(): {pattern}")))?;
         if target.is_empty() {
             return Err(execution(format!("invalid destination label name in label_replace(): {target}")));
         }
-        
+
         self.relabel(self.vector(&args[0], grid)?, &target, |labels| {
             let captures = regex.captures(labels.get(&source).unwrap_or(""))?;
             let mut value = String::new();
@@ -325,7 +349,8 @@ impl Eval {
     fn info(&self, expr: &Expr, args: &[Expr], grid: &Grid) -> Result<Vec<Row>> {
         const IDENTIFYING: [&str; 2] = ["instance", "job"];
         let selector = Selector { matchers: info_selector(args.get(1)), ..Selector::default() };
-        let wanted: Option<BTreeSet<&str>> = args.get(1).map(|_| selector.matchers.iter().map(|m| m.name.as_str()).filter(|n| *n != "__name__").collect());
+        let wanted: Option<BTreeSet<&str>> =
+            args.get(1).map(|_| selector.matchers.iter().map(|m| m.name.as_str()).filter(|n| *n != "__name__").collect());
         let wanted = wanted.filter(|w| !w.is_empty());
         // A matcher that takes the empty value lets a series without any info through.
         let must_match = args.get(1).is_some_and(|arg| match &arg.node {
@@ -336,7 +361,9 @@ impl Eval {
         let place = Expr { node: Node::Selector(selector.clone()), span: key..key, depth: 1 };
         let infos = self.instant_selector(&place, &selector, grid, false)?;
         let times = self.instant_selector(&place, &selector, grid, true)?;
-        let is_info = |labels: &LabelSet| selector.matchers.iter().filter(|m| m.name == "__name__").all(|m| matches_text(m, labels.metric_name().unwrap_or("")));
+        let is_info = |labels: &LabelSet| {
+            selector.matchers.iter().filter(|m| m.name == "__name__").all(|m| matches_text(m, labels.metric_name().unwrap_or("")))
+        };
         let identity = |labels: &LabelSet| IDENTIFYING.map(|n| labels.get(n).unwrap_or("").to_owned());
         let mut by_identity: HashMap<[String; 2], Vec<usize>> = HashMap::new();
         for (i, info) in infos.iter().enumerate() {
@@ -358,7 +385,10 @@ impl Eval {
                         match newest.get(name).copied() {
                             Some(other) if times[other].values[step] > times[i].values[step] => {}
                             Some(other) if times[other].values[step] == times[i].values[step] => {
-                                return Err(execution(format!("found duplicate series for info metric {name:?}: existing {} @ {}, new {} @ {}", infos[other].labels, times[other].values[step], infos[i].labels, times[i].values[step])));
+                                return Err(execution(format!(
+                                    "found duplicate series for info metric {name:?}: existing {} @ {}, new {} @ {}",
+                                    infos[other].labels, times[other].values[step], infos[i].labels, times[i].values[step]
+                                )));
                             }
                             _ => drop(newest.insert(name, i)),
                         }
@@ -369,7 +399,8 @@ impl Eval {
                     let mut added = LabelSet::default();
                     for i in newest.into_values() {
                         for (n, value) in infos[i].labels.iter() {
-                            let is_data = n != "__name__" && !IDENTIFYING.contains(&n) && wanted.as_ref().is_none_or(|w| w.contains(n));
+                            let is_data =
+                                n != "__name__" && !IDENTIFYING.contains(&n) && wanted.as_ref().is_none_or(|w| w.contains(n));
                             if !is_data || row.labels.get(n).is_some() {
                                 continue;
                             }
@@ -386,7 +417,11 @@ impl Eval {
                 let place = match places.get(&(labels.clone(), row.drop_name)) {
                     Some(place) => *place,
                     None => {
-                        out.push(Row { labels: Arc::new(labels.clone()), drop_name: row.drop_name, values: self.column(grid.steps)? });
+                        out.push(Row {
+                            labels: Arc::new(labels.clone()),
+                            drop_name: row.drop_name,
+                            values: self.column(grid.steps)?,
+                        });
                         places.insert((labels, row.drop_name), out.len() - 1);
                         out.len() - 1
                     }
@@ -437,7 +472,6 @@ fn map_steps(mut rows: Vec<Row>, f: impl Fn(f64, usize) -> f64) -> Vec<Row> {
     }
     rows
 }
-
 
 /// Natural order: runs of digits compare as numbers.
 fn natural(a: &str, b: &str) -> std::cmp::Ordering {

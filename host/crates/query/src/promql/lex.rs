@@ -100,7 +100,10 @@ fn number(text: &str, at: &mut usize) -> Result<Token, ParseError> {
     while *at < bytes.len() {
         let b = bytes[*at];
         let is_hex = text[start..].starts_with("0x") || text[start..].starts_with("0X");
-        let after_exponent = *at > start && matches!(bytes[*at - 1], b'e' | b'E') && !is_hex && bytes[start..*at - 1].iter().all(|c| c.is_ascii_digit() || matches!(c, b'.' | b'_'));
+        let after_exponent = *at > start
+            && matches!(bytes[*at - 1], b'e' | b'E')
+            && !is_hex
+            && bytes[start..*at - 1].iter().all(|c| c.is_ascii_digit() || matches!(c, b'.' | b'_'));
         if b.is_ascii_alphanumeric() || b == b'.' || b == b'_' || (matches!(b, b'+' | b'-') && after_exponent) {
             *at += 1;
         } else {
@@ -243,7 +246,16 @@ mod tests {
 
     #[test]
     fn numbers_take_every_form_prometheus_takes() {
-        for (text, want) in [("1_000", 1000.0), ("0x1F", 31.0), ("017", 15.0), (".5", 0.5), ("2.", 2.0), ("12.34e-6", 12.34e-6), ("0", 0.0), ("+Inf", f64::INFINITY)] {
+        for (text, want) in [
+            ("1_000", 1000.0),
+            ("0x1F", 31.0),
+            ("017", 15.0),
+            (".5", 0.5),
+            ("2.", 2.0),
+            ("12.34e-6", 12.34e-6),
+            ("0", 0.0),
+            ("+Inf", f64::INFINITY),
+        ] {
             assert_eq!(parse_number(text), Some(want), "{text}");
         }
         for text in ["1__0", "1_", "_1", "0xzz", "1e", "", "1.2.3"] {

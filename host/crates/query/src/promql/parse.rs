@@ -192,7 +192,10 @@ impl Parser<'_> {
         let inner = self.expr(POW)?;
         if !matches!(inner.value_type(), ValueType::Scalar | ValueType::Vector) {
             let got = inner.value_type().as_str();
-            return Err(self.error(inner.span, format!("unary expression only allowed on expressions of type scalar or instant vector, got {got:?}")));
+            return Err(self.error(
+                inner.span,
+                format!("unary expression only allowed on expressions of type scalar or instant vector, got {got:?}"),
+            ));
         }
         let span = start..inner.span.end;
         match inner.node {
@@ -231,7 +234,8 @@ impl Parser<'_> {
                     Node::Selector(selector) | Node::Matrix { selector, .. } => &mut selector.at,
                     Node::Subquery { at, .. } => at,
                     _ => {
-                        let message = "@ modifier must be preceded by an instant vector selector or range vector selector or a subquery";
+                        let message =
+                            "@ modifier must be preceded by an instant vector selector or range vector selector or a subquery";
                         return Err(self.error(start..end, message));
                     }
                 };
@@ -412,7 +416,10 @@ impl Parser<'_> {
             self.at -= 1;
             return Err(self.unexpected("in label matching, expected string"));
         };
-        if name == "__name__" && op == MatchOp::Equal && matchers.iter().any(|m| m.name == "__name__" && m.op == MatchOp::Equal && *has_name) {
+        if name == "__name__"
+            && op == MatchOp::Equal
+            && matchers.iter().any(|m| m.name == "__name__" && m.op == MatchOp::Equal && *has_name)
+        {
             return Err(self.error(span, format!("metric name must not be set twice: {value:?}")));
         }
         if matches!(op, MatchOp::Regex | MatchOp::NotRegex)
@@ -428,7 +435,10 @@ impl Parser<'_> {
 
     fn call(&mut self, word: &str) -> Parsed<Expr> {
         let start = self.span().start;
-        let Some(function) = function::find(word).or_else(|| function::find(&word.to_ascii_lowercase()).filter(|f| matches!(f.name, "step" | "range" | "start" | "end" | "min_of" | "max_of"))) else {
+        let Some(function) = function::find(word).or_else(|| {
+            function::find(&word.to_ascii_lowercase())
+                .filter(|f| matches!(f.name, "step" | "range" | "start" | "end" | "min_of" | "max_of"))
+        }) else {
             return Err(self.error_here(format!("unknown function with name {word:?}")));
         };
         self.next();
@@ -454,7 +464,12 @@ impl Parser<'_> {
         for (i, arg) in args.iter().enumerate() {
             let want = function.args[i.min(due - 1)];
             if arg.value_type() != want {
-                let message = format!("expected type {} in call to function {:?}, got {}", want.as_str(), function.name, arg.value_type().as_str());
+                let message = format!(
+                    "expected type {} in call to function {:?}, got {}",
+                    want.as_str(),
+                    function.name,
+                    arg.value_type().as_str()
+                );
                 return Err(self.error(arg.span.clone(), message));
             }
         }
@@ -519,7 +534,11 @@ impl Parser<'_> {
         let (grouping, is_without) = before.or(after).unwrap_or_default();
         let due = if op.has_param() { 2 } else { 1 };
         if args.len() != due {
-            let message = if args.is_empty() { "no arguments for aggregate expression provided".to_owned() } else { format!("wrong number of arguments for aggregate expression provided, expected {due}, got {}", args.len()) };
+            let message = if args.is_empty() {
+                "no arguments for aggregate expression provided".to_owned()
+            } else {
+                format!("wrong number of arguments for aggregate expression provided, expected {due}, got {}", args.len())
+            };
             return Err(self.error(span, message));
         }
         let expr = args.pop().expect("counted above");
@@ -531,7 +550,8 @@ impl Parser<'_> {
         if let Some(param) = &param {
             let want = if op == AggregateOp::CountValues { ValueType::String } else { ValueType::Scalar };
             if param.value_type() != want {
-                let message = format!("expected type {} in aggregation parameter, got {}", want.as_str(), param.value_type().as_str());
+                let message =
+                    format!("expected type {} in aggregation parameter, got {}", want.as_str(), param.value_type().as_str());
                 return Err(self.error(param.span.clone(), message));
             }
         }
@@ -606,7 +626,16 @@ impl Parser<'_> {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one operator, gathered by one caller")]
-    fn binary(&self, op: BinaryOp, op_span: Range<usize>, left: Expr, right: Expr, is_bool: bool, matching: Matching, has_matching: bool) -> Parsed<Expr> {
+    fn binary(
+        &self,
+        op: BinaryOp,
+        op_span: Range<usize>,
+        left: Expr,
+        right: Expr,
+        is_bool: bool,
+        matching: Matching,
+        has_matching: bool,
+    ) -> Parsed<Expr> {
         let (lt, rt) = (left.value_type(), right.value_type());
         for side in [&left, &right] {
             if !matches!(side.value_type(), ValueType::Scalar | ValueType::Vector) {
@@ -718,7 +747,9 @@ fn duration_uses_query(duration: &Duration) -> bool {
         Duration::Seconds(_) => false,
         Duration::Step | Duration::Range => true,
         Duration::Negate(a) => duration_uses_query(a),
-        Duration::Binary(_, a, b) | Duration::MinOf(a, b) | Duration::MaxOf(a, b) => duration_uses_query(a) || duration_uses_query(b),
+        Duration::Binary(_, a, b) | Duration::MinOf(a, b) | Duration::MaxOf(a, b) => {
+            duration_uses_query(a) || duration_uses_query(b)
+        }
     }
 }
 
@@ -795,7 +826,10 @@ mod tests {
         check("increase(a[1m] smoothed)", "increase(a[1m] smoothed)");
         check("a[0]", "1:1: parse error: duration must be greater than 0");
         check("(a)[5m]", "1:1: parse error: ranges only allowed for vector selectors");
-        check("1 offset 5m", "1:1: parse error: offset modifier must be preceded by an instant vector selector or range vector selector or a subquery");
+        check(
+            "1 offset 5m",
+            "1:1: parse error: offset modifier must be preceded by an instant vector selector or range vector selector or a subquery",
+        );
     }
 
     #[test]
@@ -822,7 +856,29 @@ mod tests {
 
     #[test]
     fn hostile_text_is_an_error_and_never_a_crash() {
-        for text in ["", "(", "a{", "a{b", "a{b=", "a[", "a[5m", "a[5m:", "@", "a @", "a offset", "sum by", "sum by (", "é", "\"", "1e", "0x", "}", "a b", "a[5m] anchored anchored", "fill(1)"] {
+        for text in [
+            "",
+            "(",
+            "a{",
+            "a{b",
+            "a{b=",
+            "a[",
+            "a[5m",
+            "a[5m:",
+            "@",
+            "a @",
+            "a offset",
+            "sum by",
+            "sum by (",
+            "é",
+            "\"",
+            "1e",
+            "0x",
+            "}",
+            "a b",
+            "a[5m] anchored anchored",
+            "fill(1)",
+        ] {
             assert!(parse(text).is_err(), "{text:?}");
         }
         assert!(parse(&"(".repeat(60_000)).is_err());

@@ -1,6 +1,9 @@
 //! Functions over the samples of a window.
 
-use super::{aggregate::{Mean, kahan_add, quantile}, ast::RangeMode};
+use super::{
+    aggregate::{Mean, kahan_add, quantile},
+    ast::RangeMode,
+};
 
 /// The samples of one series within (start, end], and its neighbours outside.
 pub(crate) struct Window<'a> {

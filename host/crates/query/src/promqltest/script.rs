@@ -77,12 +77,8 @@ type Failure = (usize, String);
 
 /// All commands, or for what can't be read its line and why.
 pub(crate) fn parse(text: &str) -> Vec<Result<Command, Failure>> {
-    let lines: Vec<(usize, &str)> = text
-        .lines()
-        .enumerate()
-        .map(|(i, line)| (i + 1, line.trim()))
-        .filter(|(_, line)| !line.starts_with('#'))
-        .collect();
+    let lines: Vec<(usize, &str)> =
+        text.lines().enumerate().map(|(i, line)| (i + 1, line.trim())).filter(|(_, line)| !line.starts_with('#')).collect();
     let mut out = Vec::new();
     let mut at = 0;
     while at < lines.len() {
@@ -90,7 +86,8 @@ pub(crate) fn parse(text: &str) -> Vec<Result<Command, Failure>> {
         at += 1;
         let block_start = at;
         let word = line.split_whitespace().next().unwrap_or("");
-        let is_command = |l: &str| matches!(l.split_whitespace().next(), Some("load" | "load_with_nhcb" | "clear")) || l.starts_with("eval");
+        let is_command =
+            |l: &str| matches!(l.split_whitespace().next(), Some("load" | "load_with_nhcb" | "clear")) || l.starts_with("eval");
         if word == "load" || word == "load_with_nhcb" || word.starts_with("eval") {
             while at < lines.len() && !lines[at].1.is_empty() && !is_command(lines[at].1) {
                 at += 1;
@@ -144,7 +141,11 @@ fn labels_and_rest(line: &str) -> Result<(LabelSet, &str), String> {
             (None, b'}') => depth -= 1,
             (None, b' ' | b'\t' | b'@') if depth == 0 => {
                 // `name {…}` is also allowed.
-                if b == b'@' || !line[end..].trim_start().starts_with('{') || line[end..].trim_start().starts_with("{{") || line[..end].contains('{') {
+                if b == b'@'
+                    || !line[end..].trim_start().starts_with('{')
+                    || line[end..].trim_start().starts_with("{{")
+                    || line[..end].contains('{')
+                {
                     break;
                 }
             }
@@ -302,7 +303,9 @@ fn expect(rest: &str) -> Result<Expect, String> {
         },
         "range" => {
             let words: Vec<_> = tail.split_whitespace().collect();
-            let ["vector", "from", start, "to", _, "step", step] = words[..] else { return Err(format!("bad expectation {rest:?}")) };
+            let ["vector", "from", start, "to", _, "step", step] = words[..] else {
+                return Err(format!("bad expectation {rest:?}"));
+            };
             Expect::Matrix { start: time_ms(start)?, step: time_ms(step)? }
         }
         _ => return Err(format!("unknown expectation {rest:?}")),

@@ -47,7 +47,11 @@ impl MetricReader for Memory {
             .filter_map(|(labels, (times, values))| {
                 let low = times.partition_point(|t| *t < start_ms);
                 let high = times.partition_point(|t| *t <= end_ms);
-                (low < high).then(|| SeriesData { labels: Arc::new(labels.clone()), times: times[low..high].to_vec(), values: values[low..high].to_vec() })
+                (low < high).then(|| SeriesData {
+                    labels: Arc::new(labels.clone()),
+                    times: times[low..high].to_vec(),
+                    values: values[low..high].to_vec(),
+                })
             })
             .collect())
     }
