@@ -43,12 +43,11 @@ async fn show(state: axum::extract::State<State>, Caller(who): Caller, Path(id):
     let id: AlertId = id.parse().map_err(|_| Problem::not_found(format_args!("alert {id:?}")))?;
     let alert = state.db.alert(&who.tenant, id).await?;
     let timeline = state.db.alert_timeline(&who.tenant, id).await?;
-    let mut value = shown(&alert);
-    value["timeline"] = timeline
+    let timeline: Vec<Value> = timeline
         .iter()
         .map(|e| json!({ "at": rfc3339(e.at), "from": e.from, "to": e.to, "reason": e.reason, "value": e.alert.value }))
         .collect();
-    Ok(Json(value))
+    Ok(Json(json!({ "alert": shown(&alert), "timeline": timeline })))
 }
 
 pub fn shown(alert: &Alert) -> Value {

@@ -7,7 +7,7 @@ use crate::{
     state::State,
     time::{parse_time, rfc3339},
 };
-use alert::{group::group, matching::Matchers};
+use ::alert::{group::group, matching::Matchers};
 use axum::{Json, Router, http::StatusCode, routing};
 use db::silence::Silence;
 use model::{Alert, AlertState, MatchOp, Matcher};

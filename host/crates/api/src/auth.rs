@@ -93,6 +93,21 @@ impl Authenticator {
     }
 }
 
+#[async_trait::async_trait]
+impl ingest::Authenticate for Authenticator {
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, ingest::AuthError> {
+        self.principal(headers).await.map_err(|problem| {
+            problem.log();
+            match problem.code {
+                Code::NoCredentials => ingest::AuthError::Missing,
+                Code::BadToken => ingest::AuthError::Unknown,
+                Code::ExpiredToken => ingest::AuthError::Expired,
+                _ => ingest::AuthError::Unavailable(problem.detail),
+            }
+        })
+    }
+}
+
 fn credential(headers: &HeaderMap) -> Result<String, Problem> {
     let none = || {
         Problem::new(Code::NoCredentials, "send `Authorization: Bearer TOKEN`, or Basic authentication with the token as password")

@@ -45,24 +45,15 @@ async fn verify(state: axum::extract::State<State>, Caller(who): Caller) -> Resu
     Ok(Json(json!({ "isIntact": verified.broken_at.is_none(), "rows": verified.rows, "brokenAt": verified.broken_at })))
 }
 
-/// What the stage `action` wrote, beside the ledger's own columns.
+/// `body` is what the stage `action` wrote: effect, caller and outcome.
 fn shown(row: LedgerRow) -> Value {
-    let mut value = json!({
+    json!({
         "id": row.id,
         "at": rfc3339(row.at),
         "entry": row.entry,
         "begun": row.begun,
         "request": row.request.map(|r| r.to_string()),
         "hash": row.hash,
-    });
-    match (row.body, value.as_object_mut()) {
-        (Value::Object(body), Some(fields)) => {
-            for (key, content) in body {
-                fields.entry(key).or_insert(content);
-            }
-        }
-        (other, Some(fields)) => drop(fields.insert("body".into(), other)),
-        _ => {}
-    }
-    value
+        "body": row.body,
+    })
 }

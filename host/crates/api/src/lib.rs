@@ -4,23 +4,39 @@
 //! where failures become answers.
 
 pub mod access;
+mod alert;
+mod alertmanager;
+mod approval;
 mod audit;
 pub mod auth;
 pub mod error;
+mod event;
 mod extract;
 mod guard;
 mod health;
+mod host;
+mod ledger;
+mod log;
+mod loki;
 pub mod openapi;
 mod packages;
+pub mod plugin;
+mod prometheus;
+mod resource;
+mod run;
 mod secret;
+mod silence;
 mod state;
 mod time;
 mod token;
+mod trace;
 mod ui;
 mod vault;
+mod workflow;
 
 pub use auth::Authenticator;
 pub use packages::Packages;
+pub use host::Metric;
 pub use state::{Parts, Readiness, State};
 pub use time::{parse_duration_ms, parse_time, rfc3339};
 pub use vault::{Vault, VaultError};
@@ -40,6 +56,22 @@ pub fn router(state: State, more: Router) -> Router {
         .merge(token::routes())
         .merge(audit::routes())
         .merge(secret::routes())
+        .merge(plugin::routes())
+        .merge(resource::routes())
+        .merge(silence::routes())
+        .merge(alert::routes())
+        .merge(alertmanager::routes())
+        .merge(workflow::routes())
+        .merge(run::routes())
+        .merge(approval::routes())
+        .merge(ledger::routes())
+        .merge(event::routes())
+        .merge(prometheus::routes())
+        .merge(loki::routes())
+        .merge(log::routes())
+        .merge(trace::routes())
+        .merge(host::routes())
+        .route("/api/v2/alerts", alertmanager::alerts_route())
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .route_layer(middleware::from_fn_with_state(state.clone(), guard::check))
         .method_not_allowed_fallback(guard::wrong_method)

@@ -27,7 +27,7 @@ async fn search(state: axum::extract::State<State>, Caller(who): Caller, form: F
     let query = selector.to_query(start, end, limit(&form)?, direction(&form)?);
     let page = state.telemetry.logs.search(&who.tenant, &query).await?;
     let items: Vec<Value> = page.records.iter().map(shown).collect();
-    Ok(Json(json!({ "items": items, "isTruncated": page.is_truncated, "start": rfc3339(start), "end": rfc3339(end) })))
+    Ok(Json(json!({ "items": items, "truncated": page.is_truncated, "start": rfc3339(start), "end": rfc3339(end) })))
 }
 
 async fn histogram(state: axum::extract::State<State>, Caller(who): Caller, form: Form) -> Result<Json<Value>> {
@@ -95,6 +95,7 @@ pub fn shown(record: &LogRecord) -> Value {
     json!({
         "time": rfc3339(record.time),
         "severity": severity,
+        "severityText": severity,
         "severityNumber": record.severity_number,
         "service": record.service(),
         "body": record.body,

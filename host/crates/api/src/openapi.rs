@@ -2,7 +2,7 @@
 
 use crate::{
     access::{Access, ENDPOINTS, Endpoint},
-    audit, error, secret,
+    approval, audit, error, host, plugin, run, secret, silence,
     state::State,
     token,
 };
@@ -36,6 +36,13 @@ use utoipa::{
         secret::SecretNew,
         secret::SecretShown,
         secret::SecretList,
+        plugin::PluginSpec,
+        silence::SilenceSpec,
+        run::Reason,
+        run::Retry,
+        run::Answer,
+        approval::LinkNew,
+        host::Status,
     ))
 )]
 struct Schemas;

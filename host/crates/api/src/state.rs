@@ -15,6 +15,13 @@ pub struct Parts {
     pub db: Db,
     pub telemetry: telemetry::Telemetry,
     pub queries: Arc<query::promql::Engine>,
+    pub plugins: ::plugin::Host,
+    pub workflows: ::workflow::Handle,
+    pub monitors: ::detect::Handle,
+    pub scrapes: ::ingest::scrape::Handle,
+    /// Counters of all stages, read when `/metrics` is asked.
+    pub stats: Box<dyn Fn() -> Vec<crate::host::Metric> + Send + Sync>,
+    pub started: Timestamp,
     pub vault: Vault,
     pub packages: Packages,
     pub auth: Authenticator,
