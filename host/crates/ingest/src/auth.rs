@@ -26,8 +26,10 @@ pub enum AuthError {
 /// The sender, if it may send at all and names no other tenant than its token's.
 pub(crate) async fn sender(state: &State, headers: &HeaderMap) -> Result<Principal, Refusal> {
     let principal = state.auth().authenticate(headers).await.map_err(|error| match error {
-        AuthError::Unavailable(why) => Refusal::unavailable(format!("tokens cannot be checked now: {why}")),
-        other => Refusal::unauthenticated(other.to_string()),
+        AuthError::Unavailable(ref why) => Refusal::unavailable(format!("tokens cannot be checked now: {why}")),
+        AuthError::Missing => Refusal::unauthenticated(error.to_string()),
+        AuthError::Unknown => Refusal { code: "ORX-0102", ..Refusal::unauthenticated(error.to_string()) },
+        AuthError::Expired => Refusal { code: "ORX-0103", ..Refusal::unauthenticated(error.to_string()) },
     })?;
     // Today each role may send; the check stays so that a role below it can't slip in.
     if principal.role < Role::Ingest {

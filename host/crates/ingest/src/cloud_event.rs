@@ -117,7 +117,8 @@ pub(crate) fn set_data(event: &mut Event, headers: &HeaderMap, bytes: &[u8]) {
     }
 }
 
-fn check(event: &Event) -> Result<(), String> {
+/// Whether an event from outside may go on the bus; the message says what is wrong with it.
+pub(crate) fn check(event: &Event) -> Result<(), String> {
     if event.specversion != "1.0" {
         return Err(format!("specversion {:?} is not known; use \"1.0\"", excerpt(&event.specversion, 20)));
     }

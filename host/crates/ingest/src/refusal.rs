@@ -11,6 +11,8 @@ const ITEMS_SHOWN_MAX: usize = 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub status: StatusCode,
+    /// One of the API's stable codes, each with its page in `docs/errors/`.
+    pub code: &'static str,
     pub message: String,
     pub retry_after_ms: Option<u64>,
 }
@@ -33,7 +35,17 @@ pub struct Report {
 
 impl Refusal {
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), retry_after_ms: None }
+        let code = match status.as_u16() {
+            401 => "ORX-0101",
+            403 => "ORX-0104",
+            404 => "ORX-0201",
+            413 => "ORX-0005",
+            429 | 503 => "ORX-0901",
+            507 => "ORX-0902",
+            500..=599 => "ORX-0999",
+            _ => "ORX-0001",
+        };
+        Self { status, code, message: message.into(), retry_after_ms: None }
     }
     pub fn malformed(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
@@ -62,7 +74,14 @@ impl Refusal {
     /// RFC 9457, for our own paths.
     pub fn problem(&self) -> Response {
         let title = self.status.canonical_reason().unwrap_or("refused");
-        let body = json!({ "type": "about:blank", "title": title, "status": self.status.as_u16(), "detail": self.message });
+        let code = self.code;
+        let body = json!({
+            "type": format!("https://orchestrix.dev/errors/{code}"),
+            "title": title,
+            "status": self.status.as_u16(),
+            "detail": self.message,
+            "code": code,
+        });
         self.respond("application/problem+json", body.to_string())
     }
 

@@ -176,7 +176,12 @@ async fn take(
     }
     let events = match cloud_event::mode(headers) {
         Some(mode) => cloud_event::decode(mode, headers, &body)?.0,
-        None => vec![spec.unwrap_or_default().event(name, headers, &body)],
+        None => {
+            let event = spec.unwrap_or_default().event(name, headers, &body);
+            // The sender wrote a part of the type and the id: together with the spec's they must still be a sender's.
+            cloud_event::check(&event).map_err(|why| Refusal::malformed(format!("the event is refused: {why}")))?;
+            vec![event]
+        }
     };
     let stored = cloud_event::publish(state, &tenant, events).await?;
     state.count_items(Counted::Events, &Report { stored, ..Report::default() });
@@ -222,6 +227,21 @@ mod tests {
             ("com.github.push", "42", "/webhooks/github")
         );
         assert_eq!(event.data["ref"], "main");
+    }
+
+    #[test]
+    fn a_header_cannot_complete_a_type_to_one_of_the_hosts_own() {
+        let spec = Spec::parse(&json!({"type": "io", "typeHeader": "X-Kind", "idHeader": "X-Id"})).unwrap();
+        for (kind, id, why) in [
+            ("orchestrix.alert.firing", "1", "host's own"),
+            ("orchestrix.alert.firing", "", "host's own"),
+            ("fine", &*"i".repeat(limits::LABEL_NAME_BYTES_MAX + 1), "\"id\""),
+            (&*"k".repeat(limits::LABEL_NAME_BYTES_MAX), "1", "\"type\""),
+        ] {
+            let event = spec.event("w", &headers(&[("x-kind", kind), ("x-id", id)]), b"{}");
+            assert!(cloud_event::check(&event).unwrap_err().contains(why), "{why}");
+        }
+        assert_eq!(cloud_event::check(&spec.event("w", &headers(&[("x-kind", "fine")]), b"{}")), Ok(()));
     }
 
     #[test]
