@@ -141,13 +141,28 @@ export type Alert = {
   summary?: string;
   severity?: string;
   fingerprint?: string;
+  monitor?: string;
+  evidence?: unknown;
   isSilenced?: boolean;
   flapScore?: number;
   firedAt?: string | null;
   resolvedAt?: string | null;
 };
 
-export type TimelineRow = { at: string; from: string | null; to: string; reason: string };
+export type TimelineRow = { at: string; from: string | null; to: string; reason: string; value: number | null };
+
+/** Why a run does not go on: an action, a timer, an event, a child run, or a person (`approval`, `decision`, `resume`). */
+export type Wait = {
+  for: "action" | "timer" | "retry" | "event" | "approval" | "decision" | "run" | "resume";
+  step?: string;
+  since?: string;
+  until?: string;
+  installation?: string;
+  operation?: string;
+  attempt?: number;
+  note?: unknown;
+  error?: unknown;
+};
 
 export type Run = {
   id: string;
@@ -156,8 +171,10 @@ export type Run = {
   status: string;
   alert: string | null;
   cause: unknown;
-  waits: { step?: string; for?: string; since?: string }[];
+  waits: Wait[];
   asks: boolean;
+  parent: string | null;
+  stepCount: number;
   started: string;
   ended: string | null;
   input: unknown;
@@ -194,9 +211,92 @@ export type Plugin = {
   version: string;
   digest: string;
   enabled: boolean;
+  isLoaded: boolean;
+  problem: string | null;
   grant: Grant;
   secrets: Record<string, { secret: string }>;
   config: unknown;
 };
 
-export type LedgerRow = { id: number; at: string; entry: "begun" | "settled" | "refused"; body: Record<string, any> };
+export type Meter = {
+  function: string;
+  version: string;
+  calls: number;
+  failures: number;
+  faults: number;
+  cpuUs: number;
+  wallUs: number;
+  memoryBytesPeak: number;
+  httpBytesSent: number;
+  httpBytesReceived: number;
+  denials: number;
+};
+
+export type Operation = { name: string; title?: string; risk?: string; idempotent?: boolean; repeatable?: boolean; reversible?: boolean };
+
+export type PluginShown = Plugin & {
+  asked?: Grant;
+  meters: Meter[];
+  manifest?: { name?: string; description?: string; license?: string; kinds?: string[]; operations?: Operation[] };
+};
+
+export type Invocation = {
+  id: number;
+  invocation: string;
+  plugin: string;
+  function: string;
+  run: string | null;
+  status: string;
+  started: string;
+  wallUs: number;
+  cpuUs: number;
+  memoryBytes: number;
+};
+
+export type Outcome = { status: "ok"; value: unknown } | { status: "err"; error: unknown };
+
+export type InvocationShown = Invocation & {
+  recording: {
+    request: unknown;
+    calls: { import: string; at_us: number; took_us: number; arguments: unknown; result: Outcome }[];
+    calls_dropped: number;
+    outcome: Outcome;
+    is_truncated: boolean;
+  } | null;
+};
+
+type Effect = { kind: string; target: string; summary: string; before?: unknown; after?: unknown; undo?: unknown };
+
+export type LedgerRow = {
+  id: number;
+  at: string;
+  entry: "begun" | "settled" | "refused";
+  /** The row that a settled one settles. */
+  begun: number | null;
+  hash: string;
+  body: {
+    effect?: Effect;
+    status?: string;
+    reason?: string;
+    guardrail?: string;
+    detail?: unknown;
+    caller?: { installation?: string; run?: string | null; step?: string | null };
+  };
+};
+
+export type Span = {
+  traceId: string;
+  spanId: string;
+  parentSpanId: string;
+  service: string;
+  name: string;
+  kind: string;
+  status: string;
+  statusMessage: string;
+  start: string;
+  end: string;
+  durationMs: number;
+  attributes: unknown;
+  resource: unknown;
+  events: unknown[];
+};

@@ -7,8 +7,9 @@ import { Ledger } from "./pages/ledger";
 import { Logs } from "./pages/logs";
 import { Metrics } from "./pages/metrics";
 import { Overview } from "./pages/overview";
-import { Plugins } from "./pages/plugins";
+import { PluginPage, Plugins } from "./pages/plugins";
 import { RunPage, Runs } from "./pages/runs";
+import { TracePage, Traces } from "./pages/traces";
 
 type Me = { tenant: string; name: string; role: string };
 
@@ -20,6 +21,7 @@ const PAGES = [
   ["/plugins", "Plugins"],
   ["/metrics-explorer", "Metrics"],
   ["/logs", "Logs"],
+  ["/traces", "Traces"],
 ] as const;
 
 export function App() {
@@ -107,8 +109,11 @@ function Frame({ me, onLeave }: { me: Me; onLeave: () => void }) {
           <Route path="/runs/:id">{({ id }) => <RunPage id={id} />}</Route>
           <Route path="/ledger" component={Ledger} />
           <Route path="/plugins" component={Plugins} />
+          <Route path="/plugins/:name">{({ name }) => <PluginPage name={decodeURIComponent(name)} />}</Route>
           <Route path="/metrics-explorer" component={Metrics} />
           <Route path="/logs" component={Logs} />
+          <Route path="/traces" component={Traces} />
+          <Route path="/traces/:id">{({ id }) => <TracePage id={id} />}</Route>
           <Route>
             <h1>There is no page here</h1>
             <p>

@@ -170,8 +170,8 @@ pub const ENDPOINTS: &[Endpoint] = &[
     get("/loki/api/v1/query_range", VIEWER, "Log query over a range, as Loki answers").query(&["query", "start", "end", "since", "limit", "direction", "step"]),
     get("/loki/api/v1/labels", VIEWER, "Names of stream labels").query(&["start", "end"]),
     get("/loki/api/v1/label/{name}/values", VIEWER, "Values of a stream label").query(&["start", "end"]),
-    get("/api/v1/logs", VIEWER, "Searches logs").query(&["query", "start", "end", "limit", "direction"]),
-    get("/api/v1/logs/histogram", VIEWER, "Counts logs by time and severity").query(&["query", "start", "end", "step"]),
+    get("/api/v1/logs", VIEWER, "Searches logs").query(&["query", "trace", "start", "end", "limit", "direction"]),
+    get("/api/v1/logs/histogram", VIEWER, "Counts logs by time and severity").query(&["query", "trace", "start", "end", "step"]),
     // Traces
     get("/api/v1/traces", VIEWER, "Searches spans").query(&["service", "name", "status", "minDuration", "maxDuration", "start", "end", "limit"]),
     get("/api/v1/traces/{id}", VIEWER, "All spans of a trace"),

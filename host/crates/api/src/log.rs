@@ -24,7 +24,8 @@ pub fn routes() -> Router<State> {
 async fn search(state: axum::extract::State<State>, Caller(who): Caller, form: Form) -> Result<Json<Value>> {
     let selector = parse(form.get("query").unwrap_or(""))?;
     let (start, end) = bounds(&form, state.now())?;
-    let query = selector.to_query(start, end, limit(&form)?, direction(&form)?);
+    let mut query = selector.to_query(start, end, limit(&form)?, direction(&form)?);
+    query.trace_id = trace(&form)?;
     let page = state.telemetry.logs.search(&who.tenant, &query).await?;
     let items: Vec<Value> = page.records.iter().map(shown).collect();
     Ok(Json(json!({ "items": items, "truncated": page.is_truncated, "start": rfc3339(start), "end": rfc3339(end) })))
@@ -37,13 +38,21 @@ async fn histogram(state: axum::extract::State<State>, Caller(who): Caller, form
         Some(text) => parse_duration_ms("step", text)?,
         None => (end.millis_since(start) / BARS).max(1_000),
     };
-    let query = selector.to_query(start, end, 0, Direction::Forward);
+    let mut query = selector.to_query(start, end, 0, Direction::Forward);
+    query.trace_id = trace(&form)?;
     let buckets = state.telemetry.logs.histogram(&who.tenant, &query, step).await?;
     let items: Vec<Value> = buckets
         .iter()
         .map(|b| json!({ "start": rfc3339(b.start), "severity": severity_name(b.severity), "count": b.count }))
         .collect();
     Ok(Json(json!({ "stepMs": step, "start": rfc3339(start), "end": rfc3339(end), "items": items })))
+}
+
+/// Only records of this trace.
+fn trace(form: &Form) -> Result<Option<Vec<u8>>> {
+    let Some(text) = form.get("trace").filter(|t| !t.is_empty()) else { return Ok(None) };
+    let bytes = hex::decode(text).ok().filter(|b| b.len() == 16);
+    bytes.map(Some).ok_or_else(|| Problem::parameter("trace", "a trace id has 32 hexadecimal digits"))
 }
 
 /// A query, or where it goes wrong.

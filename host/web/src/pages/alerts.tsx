@@ -2,7 +2,7 @@
 import { useState } from "react";
 import { Link } from "wouter";
 import { type Alert, type Items, type Run, type TimelineRow, post, useLoad } from "../api";
-import { Ago, Badge, Empty, Failed, Json, Labels, Panel, lasted } from "../parts";
+import { Ago, Badge, Empty, Failed, Json, Labels, Panel, Scroll, lasted } from "../parts";
 
 const SILENCE_HOURS = 2;
 
@@ -14,45 +14,47 @@ export function Alerts() {
   return (
     <>
       <h1>Alerts</h1>
-      <div className="tabs" role="tablist">
+      <div className="tabs" role="group" aria-label="Which alerts">
         {["open", "firing", "pending", "resolved", "inactive"].map((name) => (
-          <button key={name} type="button" role="tab" aria-selected={state === name} onClick={() => setState(name)}>
+          <button key={name} type="button" aria-pressed={state === name} onClick={() => setState(name)}>
             {name}
           </button>
         ))}
       </div>
       <Failed error={error} />
-      <Empty when={alerts?.length === 0}>No alerts here.</Empty>
+      <Empty when={alerts?.length === 0}>{state === "open" ? "Nothing is wrong: no alert is pending or firing." : `No alert is ${state}.`}</Empty>
       {alerts && alerts.length > 0 && (
-        <table>
-          <thead>
-            <tr>
-              <th>State</th>
-              <th>Alert</th>
-              <th>Summary</th>
-              <th>Since</th>
-            </tr>
-          </thead>
-          <tbody>
-            {alerts.map((alert) => (
-              <tr key={alert.id}>
-                <td>
-                  <Badge of={alert.state} /> {alert.isSilenced && <Badge of="silenced" />}
-                </td>
-                <td>
-                  <Link href={`/alerts/${alert.id}`}>{alert.labels.alertname}</Link>
-                  <div>
-                    <Labels of={alert.labels} />
-                  </div>
-                </td>
-                <td>{alert.summary}</td>
-                <td>
-                  <Ago at={alert.activeAt} />
-                </td>
+        <Scroll>
+          <table>
+            <thead>
+              <tr>
+                <th>State</th>
+                <th>Alert</th>
+                <th>Summary</th>
+                <th>Since</th>
               </tr>
-            ))}
-          </tbody>
-        </table>
+            </thead>
+            <tbody>
+              {alerts.map((alert) => (
+                <tr key={alert.id}>
+                  <td>
+                    <Badge of={alert.state} /> {alert.isSilenced && <Badge of="silenced" />}
+                  </td>
+                  <td>
+                    <Link href={`/alerts/${alert.id}`}>{alert.labels.alertname}</Link>
+                    <div>
+                      <Labels of={alert.labels} />
+                    </div>
+                  </td>
+                  <td>{alert.summary}</td>
+                  <td>
+                    <Ago at={alert.activeAt} />
+                  </td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </Scroll>
       )}
     </>
   );
@@ -62,6 +64,7 @@ export function AlertPage({ id }: { id: string }) {
   const { data, error, reload } = useLoad<{ alert: Alert & { evidence?: unknown }; timeline: TimelineRow[] }>(`/api/v1/alerts/${id}`, 5_000);
   const runs = useLoad<Items<Run>>(`/api/v1/runs?alert=${id}&limit=20`, 5_000);
   const [problem, setProblem] = useState<Error>();
+  const [said, setSaid] = useState("");
   if (!data) return <Failed error={error} />;
   const { alert, timeline } = data;
   const silence = () => {
@@ -73,7 +76,7 @@ export function AlertPage({ id }: { id: string }) {
       endsAt: new Date(now + SILENCE_HOURS * 3_600_000).toISOString(),
       createdBy: "web",
       comment: `from the page of ${alert.labels.alertname}`,
-    }).then(reload, setProblem);
+    }).then(() => (setSaid(`Silenced until ${new Date(now + SILENCE_HOURS * 3_600_000).toLocaleTimeString()}.`), reload()), setProblem);
   };
   return (
     <>
@@ -91,12 +94,21 @@ export function AlertPage({ id }: { id: string }) {
         <span>
           since <Ago at={alert.activeAt} />
         </span>
-        {alert.value !== undefined && <span>value {alert.value}</span>}
+        {alert.value && (
+          <span>
+            value <b>{alert.value}</b>
+          </span>
+        )}
+        {alert.severity && <span>{alert.severity}</span>}
+        {alert.monitor && <span>monitor {alert.monitor}</span>}
         {(alert.flapScore ?? 0) > 0.2 && <span>flapping {Math.round((alert.flapScore ?? 0) * 100)} %</span>}
-        <button type="button" onClick={silence}>
-          Silence for {SILENCE_HOURS} h
-        </button>
+        <span className="acts">
+          <button type="button" onClick={silence} disabled={alert.isSilenced}>
+            Silence for {SILENCE_HOURS} h
+          </button>
+        </span>
       </p>
+      {said && <p role="status">{said}</p>}
       <Failed error={problem} />
       <div className="columns">
         <Panel title="Timeline">
@@ -104,7 +116,10 @@ export function AlertPage({ id }: { id: string }) {
             {timeline.map((row, i) => (
               <li key={`${row.at}-${i}`} className={row.to}>
                 <Ago at={row.at} /> <Badge of={row.to} />
-                <div>{row.reason}</div>
+                <div>
+                  {row.reason}
+                  {row.value != null && <span className="dim"> · value {row.value}</span>}
+                </div>
               </li>
             ))}
           </ol>
@@ -123,9 +138,25 @@ export function AlertPage({ id }: { id: string }) {
         </Panel>
       </div>
       <Panel title="Evidence">
-        <Empty when={!alert.evidence}>The detector gave none.</Empty>
-        <Json of={alert.evidence} />
+        <Evidence of={alert.evidence} />
       </Panel>
+    </>
+  );
+}
+
+/** What the detector saw. A query in it opens in the explorer. */
+function Evidence({ of }: { of: unknown }) {
+  const isEmpty = of === null || of === undefined || (typeof of === "object" && Object.keys(of).length === 0);
+  if (isEmpty) return <Empty when>The detector gave none.</Empty>;
+  const query = typeof of === "object" && of !== null && "query" in of ? of.query : undefined;
+  return (
+    <>
+      {typeof query === "string" && (
+        <p>
+          <Link href={`/metrics-explorer?query=${encodeURIComponent(query)}`}>Look at its query</Link>
+        </p>
+      )}
+      <Json of={of} />
     </>
   );
 }

@@ -1,8 +1,9 @@
 // What is wrong now, what is being done about it, and what has just happened.
-import { useState } from "react";
+import { useEffect, useState } from "react";
 import { Link } from "wouter";
 import { type Alert, type BusEvent, type Items, type Run, useEvents, useLoad } from "../api";
 import { Ago, Badge, Empty, Failed, Labels, Panel } from "../parts";
+import { waiting } from "./runs";
 
 const EVENTS_SHOWN = 40;
 
@@ -15,6 +16,14 @@ export function Overview() {
     if (event.type.startsWith("io.orchestrix.alert.")) alerts.reload();
     if (event.type.includes("workflow")) runs.reload();
   });
+  // What was before the page was opened; what happens from now on comes by the stream.
+  const past = useLoad<Items<BusEvent>>(`/api/v1/events?limit=${EVENTS_SHOWN}`);
+  useEffect(() => {
+    setEvents((now) => {
+      const known = new Set(now.map((e) => e.id));
+      return [...now, ...(past.data?.items ?? []).filter((e) => !known.has(e.id))].slice(0, EVENTS_SHOWN);
+    });
+  }, [past.data]);
   const open = alerts.data?.data.alerts.filter((a) => a.state === "firing" || a.state === "pending") ?? [];
   const firing = open.filter((a) => a.state === "firing");
   const active = runs.data?.items.filter((r) => r.ended === null) ?? [];
@@ -38,7 +47,7 @@ export function Overview() {
             {open.map((alert) => (
               <li key={alert.id}>
                 <Link href={`/alerts/${alert.id}`}>
-                  <Badge of={alert.state} /> <b>{alert.labels.alertname}</b> <Ago at={alert.activeAt} />
+                  <span className="line"><Badge of={alert.state} /> <b>{alert.labels.alertname}</b> {alert.isSilenced && <Badge of="silenced" />} <Ago at={alert.activeAt} /></span>
                   <div className="dim">{alert.summary}</div>
                   <Labels of={alert.labels} />
                 </Link>
@@ -52,8 +61,8 @@ export function Overview() {
             {active.map((run) => (
               <li key={run.id}>
                 <Link href={`/runs/${run.id}`}>
-                  <Badge of={run.asks ? "asks" : run.status} /> <b>{run.name}</b> <Ago at={run.started} />
-                  <div className="dim">{run.waits.map((w) => `${w.step ?? ""} waits for ${w.for ?? "something"}`).join(", ")}</div>
+                  <span className="line"><Badge of={run.asks ? "asks" : run.status} /> <b>{run.name}</b> <Ago at={run.started} /></span>
+                  <div className="dim">{run.waits.map(waiting).join("; ")}</div>
                 </Link>
               </li>
             ))}
@@ -64,8 +73,10 @@ export function Overview() {
         <Empty when={events.length === 0}>Events appear here as they happen.</Empty>
         <ol className="events">
           {events.map((event) => (
-            <li key={event.id}>
-              <Ago at={event.time} /> <code>{event.type}</code> <span className="dim">{event.source}</span>
+            <li key={event.id} className={tone(event)}>
+              <Ago at={event.time} />
+              <span>{said(event)}</span>
+              <code title={event.type}>{event.type}</code>
             </li>
           ))}
         </ol>
@@ -81,4 +92,47 @@ function Tile({ href, count, name, tone }: { href: string; count: number; name: 
       <span>{name}</span>
     </Link>
   );
+}
+
+type Told = {
+  alert?: { id?: string; summary?: string; labels?: Record<string, string> };
+  to?: string;
+  reason?: string;
+  task?: string;
+};
+
+/** An event in words, with a way to what it is about. */
+function said(event: BusEvent) {
+  const data = (typeof event.data === "object" && event.data !== null ? event.data : {}) as Told;
+  if (event.type.startsWith("io.orchestrix.alert.")) {
+    const name = data.alert?.labels?.alertname ?? event.source;
+    const text = data.alert?.summary || data.reason;
+    return (
+      <>
+        {data.alert?.id ? <Link href={`/alerts/${data.alert.id}`}>{name}</Link> : name} {text && <span className="dim">{text}</span>}
+      </>
+    );
+  }
+  const run = /^[0-9a-f-]{36}$/.test(event.subject ?? "") ? event.subject : undefined;
+  const name = event.source.split("/").pop() || event.source;
+  if (event.type.startsWith("io.serverlessworkflow.") && run) {
+    const step = data.task?.split("/").pop();
+    return (
+      <>
+        <Link href={`/runs/${run}`}>{name}</Link> {step && <span className="dim">{step}</span>}
+      </>
+    );
+  }
+  return (
+    <>
+      {name} {event.subject && <span className="dim">{event.subject}</span>}
+    </>
+  );
+}
+
+function tone({ type }: BusEvent): string {
+  if (/firing|faulted|refused/.test(type)) return "bad";
+  if (/pending|suspended|retried/.test(type)) return "warn";
+  if (/resolved|completed/.test(type)) return "good";
+  return "";
 }
