@@ -177,20 +177,16 @@ fn classify(error: &wasmtime::Error, state: &State, budget: &Budget) -> CallErro
     if state.limiter.was_refused() && (error.is::<Trap>() || cause.contains("memory")) {
         return CallError::OutOfMemory { limit_bytes: state.limiter.bytes_max() };
     }
-    let frames: Vec<String> = error
-        .downcast_ref::<WasmBacktrace>()
-        .map(|trace| trace.frames().iter().filter_map(|f| f.func_name()).take(FRAMES_MAX).map(short_name).collect())
-        .unwrap_or_default();
+    let frames = error.downcast_ref::<WasmBacktrace>().map_or_else(Vec::new, frame_names);
     let at = if frames.is_empty() { String::new() } else { format!(" (in {})", frames.join(" < ")) };
     CallError::Trap { message: format!("{cause}{at}") }
 }
 
-/// A function's name without its hash.
-fn short_name(mangled: &str) -> String {
-    let name = rustc_like(mangled);
-    name.rsplit_once("::h").map_or(name, |(before, hash)| if hash.len() == 16 { before } else { name }).to_owned()
-}
-
-fn rustc_like(name: &str) -> &str {
-    name.split('(').next().unwrap_or(name)
+/// Function names of the innermost frames, demangled as the trace's own text has them: `0: 0x1f - module!name`.
+fn frame_names(trace: &WasmBacktrace) -> Vec<String> {
+    let name = |line: &str| {
+        let (_, place) = line.split_once(" - ")?;
+        Some(place.split_once('!').map_or(place, |(_, name)| name).trim().to_owned())
+    };
+    trace.to_string().lines().filter_map(name).take(FRAMES_MAX).collect()
 }

@@ -73,7 +73,7 @@ fn permissions(m: &Manifest, out: &mut Vec<String>) {
         }
     }
     for (i, socket) in m.permissions.sockets.iter().enumerate() {
-        if !socket.address.starts_with("tcp://") {
+        if !socket.address.starts_with("tcp://") && !socket.address.starts_with("{config.") {
             out.push(format!("permissions.sockets[{i}] {:?} must be tcp://host:port", socket.address));
         }
         if !known(&socket.ca) || !known(&socket.client_cert) {
