@@ -1,13 +1,12 @@
 //! `orchestrix serve`: opens the stores, wires the stages, serves until told to stop, and drains down the flow.
 
-use crate::{archive, cli::Serve, config::{self, Config, Flags}, data_dir::DataDir, logging};
+use crate::{archive, bundled::Bundled, cli::Serve, config::{self, Config, Flags}, data_dir::DataDir, logging, port, stats};
 use anyhow::{Context, anyhow, bail};
 use api::{Authenticator, Packages, Readiness, Vault};
-use axum::Router;
 use db::{Db, token::Token};
 use model::{Clock, Role, SystemClock, TenantId};
 use query::promql::Engine;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
 use telemetry::Telemetry;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -53,36 +52,121 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
     let ready = Arc::new(Readiness::default());
     let auth = Authenticator::new(db.clone(), clock.clone());
-    let queries = Arc::new(Engine::new(Arc::new(telemetry.metrics.clone())));
+    let engine = Engine::new(Arc::new(telemetry.metrics.clone()));
+    let packages = Packages::new(data.sub("packages")?);
+
+    let effects = Arc::new(action::Effects::new(db.clone(), clock.clone()));
+    let (recordings, recordings_writer) = port::Recordings::new(db.clone(), clock.clone());
+    let (plugin_log, plugin_log_writer) = port::Log::new(telemetry.clone());
+    let ports = plugin::Ports {
+        clock: clock.clone(),
+        telemetry: Arc::new(port::Reader::new(telemetry.clone(), Arc::new(engine.clone()))),
+        state: Arc::new(port::States::new(db.clone(), clock.clone())),
+        secrets: Arc::new(port::Secrets::new(db.clone(), vault.clone())),
+        effects: effects.clone(),
+        recorder: Arc::new(recordings.clone()),
+        log: Arc::new(plugin_log.clone()),
+    };
+    let compiler = match std::env::current_exe() {
+        Ok(program) => plugin::Compiler::Child { program, args: vec![crate::COMPILE_COMMAND.into()] },
+        Err(_) => plugin::Compiler::InProcess,
+    };
+    let sandbox = plugin::HostConfig {
+        cache_dir: Some(data.sub("cache")?),
+        policy: plugin::HostPolicy { allow_private: config.allow_private.clone(), deny_hosts: Vec::new() },
+        compiler,
+        ..plugin::HostConfig::default()
+    };
+    if !config.allow_private.is_empty() {
+        tracing::warn!(addresses = ?config.allow_private, "plugins may reach these private addresses");
+    }
+    let plugins = plugin::Host::new(sandbox, ports)?;
+
+    let ingest = ingest::State::new(telemetry.clone(), db.clone(), Arc::new(auth.clone()), Arc::new(Keys { db: db.clone(), vault: vault.clone() }), clock.clone());
+    let (scrape, scrapes) = ingest::scrape::Service::new(ingest::scrape::Config::default(), ingest.clone())?;
+    let detectors = Arc::new(detect::Plugins { db: db.clone(), host: plugins.clone() });
+    let detect = detect::Service::new(detect::Config::default(), db.clone(), &telemetry, engine.clone(), detectors, clock.clone());
+    let alerts = alert::Service::new(db.clone(), clock.clone());
+    let workflow = workflow::Service::new(db.clone(), clock.clone(), workflow::Config::default());
+    let (monitors, workflows) = (detect.handle(), workflow.handle());
+    let action_config = action::Config { drain: config.drain, ..action::Config::default() };
+    let actions = action::Service::new(db.clone(), Arc::new(plugins.clone()), effects, clock.clone(), action_config);
+
+    let stats = {
+        let (telemetry, ingest, monitors, alerts) = (telemetry.clone(), ingest.clone(), monitors.clone(), alerts.clone());
+        let (workflows, actions, recordings, log) = (workflows.clone(), actions.clone(), recordings.clone(), plugin_log.clone());
+        move || stats::read(&telemetry, &ingest, &monitors, &alerts, &workflows, &actions, recordings.dropped() + log.dropped())
+    };
     let state = api::State::new(api::Parts {
         db: db.clone(),
         telemetry: telemetry.clone(),
-        queries,
+        queries: Arc::new(engine),
+        plugins: plugins.clone(),
+        workflows,
+        monitors,
+        scrapes,
+        stats: Box::new(stats),
+        started: clock.now(),
         vault,
-        packages: Packages::new(data.sub("packages")?),
+        packages: packages.clone(),
         auth,
         clock: clock.clone(),
         ready: ready.clone(),
-        public_url: config.public_url.clone(),
+        public_url: Some(config.public_url.clone().unwrap_or_else(|| format!("http://{}", http.local_addr().map(|a| a.to_string()).unwrap_or_default()))),
         data_dir: data.path(""),
     });
 
+    // In the order of the flow, in which they are stopped. Whoever calls plugins waits until they are loaded.
+    let loaded = CancellationToken::new();
     let mut tasks = Supervisor::default();
-    let alerts = alert::Service::new(db.clone(), clock.clone());
+    ready.wait_for("plugins", "components are being loaded");
+    tasks.spawn("plugins", |cancel| {
+        let bundled = Bundled { dir: config.plugins_dir.clone(), packages, host: plugins, db: db.clone(), clock: clock.clone() };
+        let (loaded, ready) = (loaded.clone(), ready.clone());
+        async move {
+            tokio::select! {
+                done = bundled.load() => done?,
+                () = cancel.cancelled() => return Ok(()),
+            }
+            loaded.cancel();
+            ready.done("plugins");
+            cancel.cancelled().await;
+            Ok(())
+        }
+    });
+    tasks.spawn("scrape", |cancel| async move {
+        scrape.run(cancel).await;
+        Ok(())
+    });
+    let after = loaded.clone();
+    tasks.spawn("detect", |cancel| async move {
+        if first(&after, &cancel).await { Ok(detect.run(cancel).await?) } else { Ok(()) }
+    });
     tasks.spawn("alert", |cancel| async move {
         alerts.run(cancel).await;
         Ok(())
     });
+    tasks.spawn("workflow", |cancel| async move { Ok(workflow.run(cancel).await?) });
+    tasks.spawn("action", |cancel| async move {
+        if first(&loaded, &cancel).await {
+            actions.run(cancel).await;
+        }
+        Ok(())
+    });
     tasks.spawn("archive", |cancel| archive::archive(db.clone(), telemetry.clone(), cancel));
     tasks.spawn("trim", |cancel| archive::trim(db.clone(), clock.clone(), cancel));
+    tasks.spawn("recordings", |cancel| recordings_writer.run(cancel));
+    tasks.spawn("plugin log", |cancel| plugin_log_writer.run(cancel));
 
-    let ingest = Router::new();
     let doors = CancellationToken::new();
-    let mut servers = JoinSet::new();
+    let mut servers: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let (http_at, grpc_at, otlp_at) = (http.local_addr()?, otlp_grpc.local_addr()?, otlp_http.local_addr()?);
-    let routes = api::router(state, ingest);
-    let stop = doors.clone();
-    servers.spawn(async move { axum::serve(http, routes).with_graceful_shutdown(stop.cancelled_owned()).await });
+    let routes = api::router(state, ingest::routes(ingest.clone()));
+    let (stop, stop_otlp, stop_grpc) = (doors.clone(), doors.clone(), doors.clone());
+    servers.spawn(async move { Ok(axum::serve(http, routes).with_graceful_shutdown(stop.cancelled_owned()).await?) });
+    let otlp_routes = ingest::otlp::http(ingest.clone());
+    servers.spawn(async move { Ok(axum::serve(otlp_http, otlp_routes).with_graceful_shutdown(stop_otlp.cancelled_owned()).await?) });
+    servers.spawn(async move { Ok(ingest::otlp::grpc(ingest, otlp_grpc, stop_grpc).await?) });
 
     tracing::info!(
         "listening http={http_at} otlp_grpc={grpc_at} otlp_http={otlp_at} data={} start_ms={}",
@@ -181,11 +265,39 @@ async fn signal() -> &'static str {
     }
 }
 
+/// Waits for `wanted`; false when the host stops before.
+async fn first(wanted: &CancellationToken, cancel: &CancellationToken) -> bool {
+    tokio::select! {
+        biased;
+        () = wanted.cancelled() => true,
+        () = cancel.cancelled() => false,
+    }
+}
+
+/// Opens stored secrets for ingest: keys of webhooks, tokens of scrape jobs.
+struct Keys {
+    db: Db,
+    vault: Vault,
+}
+
+#[async_trait::async_trait]
+impl ingest::Secrets for Keys {
+    async fn secret(&self, tenant: &TenantId, name: &str) -> Result<Option<Vec<u8>>, String> {
+        match self.db.secret(tenant, name).await {
+            Ok(row) => self.vault.open(tenant, name, &row.nonce, &row.sealed).map(Some).map_err(|e| e.to_string()),
+            Err(db::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
 /// Runs the stages by name. One that ends before it was told to stops the host: half a host repairs nothing.
 #[derive(Default)]
 struct Supervisor {
     tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
-    cancel: CancellationToken,
+    /// In the order they were spawned.
+    cancels: Vec<(&'static str, CancellationToken)>,
+    ended: HashSet<&'static str>,
 }
 
 impl Supervisor {
@@ -193,7 +305,9 @@ impl Supervisor {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let task = run(self.cancel.clone());
+        let cancel = CancellationToken::new();
+        let task = run(cancel.clone());
+        self.cancels.push((name, cancel));
         self.tasks.spawn(async move { (name, task.await) });
     }
 
@@ -206,11 +320,28 @@ impl Supervisor {
         }
     }
 
+    /// Down the flow: each stage ends before the next is told to, within `wait` altogether.
     async fn stop(&mut self, wait: Duration) {
-        self.cancel.cancel();
-        if tokio::time::timeout(wait, async { while self.tasks.join_next().await.is_some() {} }).await.is_err() {
-            tracing::warn!("stages still busy were cut off; their journals resume at the next start");
-            self.tasks.abort_all();
+        let until = tokio::time::Instant::now() + wait;
+        for (name, cancel) in std::mem::take(&mut self.cancels) {
+            cancel.cancel();
+            let ends = async {
+                while !self.ended.contains(name) {
+                    match self.tasks.join_next().await {
+                        Some(Ok((ended, Ok(())))) => drop(self.ended.insert(ended)),
+                        Some(Ok((ended, Err(error)))) => {
+                            tracing::warn!(stage = ended, error = format!("{error:#}"), "a stage ended with an error");
+                            self.ended.insert(ended);
+                        }
+                        Some(Err(error)) => tracing::error!(error = %error, "a stage panicked while it was stopped"),
+                        None => return,
+                    }
+                }
+            };
+            if tokio::time::timeout_at(until, ends).await.is_err() {
+                tracing::warn!(stage = name, "a stage still busy is cut off; its journal resumes at the next start");
+            }
         }
+        self.tasks.abort_all();
     }
 }

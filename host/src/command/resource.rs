@@ -18,7 +18,7 @@ const fn kind(names: &'static [&'static str], path: &'static str, columns: &'sta
 
 const KINDS: &[Kind] = &[
     kind(&["monitor", "monitors"], "/api/v1/monitors", &["name", "spec/detector", "spec/every", "spec/query"], true),
-    kind(&["plugin", "plugins"], "/api/v1/plugins", &["name", "plugin", "version", "isEnabled"], true),
+    kind(&["plugin", "plugins"], "/api/v1/plugins", &["name", "plugin", "version", "enabled"], true),
     kind(&["package", "packages"], "/api/v1/packages", &["plugin", "version", "bytes", "digest"], false),
     kind(&["secret", "secrets"], "/api/v1/secrets", &["name", "hosts", "updated"], true),
     kind(&["guardrail", "guardrails"], "/api/v1/guardrails", &["name", "spec"], true),
@@ -29,7 +29,7 @@ const KINDS: &[Kind] = &[
     kind(&["run", "runs"], "/api/v1/runs", &["id", "workflow", "status", "started", "ended"], false),
     kind(&["alert", "alerts"], "/api/v1/alerts", &["labels/alertname", "state", "severity", "activeAt", "annotations/summary", "id"], false),
     kind(&["event", "events"], "/api/v1/events", &["time", "type", "source", "subject", "id"], false),
-    kind(&["ledger"], "/api/v1/ledger", &["id", "at", "entry", "effect/kind", "effect/target", "installation"], false),
+    kind(&["ledger"], "/api/v1/ledger", &["id", "at", "entry", "body/effect/kind", "body/effect/target", "body/caller/installation"], false),
     kind(&["audit"], "/api/v1/audit", &["at", "actor", "action", "target"], false),
     kind(&["token", "tokens"], "/api/v1/tokens", &["id", "name", "role", "expires", "revoked"], true),
 ];

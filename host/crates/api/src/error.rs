@@ -179,6 +179,13 @@ impl From<db::Error> for Problem {
             db::Error::NotFound { .. } => Self::new(Code::NotFound, error.to_string()),
             db::Error::Conflict { .. } => Self::new(Code::Conflict, error.to_string()),
             db::Error::Closed => Self { retry_after_s: Some(1), ..Self::new(Code::Busy, "the host is shutting down") },
+            db::Error::DiskFull => Self { retry_after_s: Some(30), ..Self::new(Code::DiskFull, "the data disk is full; free space, then send again") },
+            // Nothing of it is stored, so it may be sent again as it is.
+            db::Error::Locked | db::Error::Commit(_) => Self {
+                retry_after_s: Some(1),
+                inward: Some(chain(&error)),
+                ..Self::new(Code::Busy, "the database could not take this write now; send it again")
+            },
             other => Self::internal(&other),
         }
     }

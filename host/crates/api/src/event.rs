@@ -56,7 +56,8 @@ async fn follow(
         kind: form.get("type").unwrap_or("").to_owned(),
         after,
         wake,
-        ready: VecDeque::new(),
+        // Headers travel with the first bytes: without some, a client wouldn't know for 15 s whether it is connected.
+        ready: VecDeque::from([sse::Event::default().comment("following")]),
     };
     Ok(Sse::new(stream::unfold(follower, Follower::next).map(Ok)).keep_alive(KeepAlive::default()))
 }

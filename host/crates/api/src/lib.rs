@@ -34,6 +34,9 @@ mod ui;
 mod vault;
 mod workflow;
 
+#[cfg(test)]
+mod tests;
+
 pub use auth::Authenticator;
 pub use packages::Packages;
 pub use host::Metric;
