@@ -14,7 +14,8 @@ async fn a_person_sees_a_repair_from_alert_to_ledger_and_answers_what_is_asked()
     host.apply_example("auto-scaling", &playground);
     let workflow = repository().join("host/tests/page/ask-first.yaml");
     host.cli(&["apply", "-f", workflow.to_str().expect("the project's path is UTF-8")]).expect("the workflow is accepted");
-    let started = host.request(reqwest::Method::POST, "/api/v1/workflows/ask-first/runs").json(&serde_json::json!({})).send().await;
+    let started =
+        host.request(reqwest::Method::POST, "/api/v1/workflows/ask-first/runs").json(&serde_json::json!({})).send().await;
     assert!(started.expect("the host answers").status().is_success());
     host.wait_for("a scraped sample", async || {
         let answer = host.get("/api/v1/query?query=cpu_usage").await;

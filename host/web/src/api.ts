@@ -151,6 +151,15 @@ export type Alert = {
 
 export type TimelineRow = { at: string; from: string | null; to: string; reason: string; value: number | null };
 
+export type Silence = {
+  id: string;
+  matchers: { name: string; value: string; isRegex: boolean; isEqual: boolean }[];
+  endsAt: string;
+  createdBy: string;
+  comment: string;
+  status: { state: "active" | "pending" | "expired" };
+};
+
 /** Why a run does not go on: an action, a timer, an event, a child run, or a person (`approval`, `decision`, `resume`). */
 export type Wait = {
   for: "action" | "timer" | "retry" | "event" | "approval" | "decision" | "run" | "resume";

@@ -32,10 +32,10 @@ export function Chart({ lines, height = 260, bars = false, from, to }: Props) {
           ...(from !== undefined && to !== undefined && { x: { range: [from, to] as [number, number] } }),
           ...(bars && { y: { range: (_, __, max) => [0, Math.max(1, max)] as [number, number] } }),
         },
-        axes: [axis, { ...axis, size: 60, values: (_, ticks) => ticks.map(short) }],
+        axes: [{ ...axis, values: (_, ticks, __, ___, incr) => ticks.map((t) => moment(t, incr)) }, { ...axis, size: 60, values: (_, ticks) => ticks.map(short) }],
         cursor: { points: { show: !bars } },
         series: [
-          { value: (_, t) => (t === null ? "–" : new Date(t * 1000).toLocaleTimeString(undefined, { hour12: false })) },
+          { value: (_, t) => (t === null ? "–" : moment(t, 1)) },
           ...lines.map((line, i) => {
             const colour = line.colour ?? COLOURS[i % COLOURS.length] ?? ink;
             return {
@@ -61,6 +61,15 @@ export function Chart({ lines, height = 260, bars = false, from, to }: Props) {
     };
   }, [lines, height, bars, from, to]);
   return <div className="chart" ref={box} />;
+}
+
+const MINUTES = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const SECONDS = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const DAYS = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+
+/** As exact as ticks this far apart need. */
+function moment(seconds: number, apart: number): string {
+  return (apart < 60 ? SECONDS : apart < 86_400 ? MINUTES : DAYS).format(new Date(seconds * 1000));
 }
 
 /** `12.3k` rather than a number that does not fit. */

@@ -29,6 +29,11 @@ export function lasted(from: string, to: string | null): string {
   return `${Math.round(ms / 60_000)} min`;
 }
 
+const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hourCycle: "h23" });
+
+/** `20:33:07.352` */
+export const clock = (at: string) => CLOCK.format(new Date(at));
+
 export function micros(us: number): string {
   if (us < 1_000) return `${Math.round(us)} µs`;
   if (us < 1_000_000) return `${(us / 1_000).toFixed(us < 10_000 ? 1 : 0)} ms`;

@@ -1,7 +1,7 @@
 // Alerts, and one alert with its timeline and the runs it started.
 import { useState } from "react";
 import { Link } from "wouter";
-import { type Alert, type Items, type Run, type TimelineRow, post, useLoad } from "../api";
+import { type Alert, type Items, type Run, type Silence, type TimelineRow, call, post, useLoad } from "../api";
 import { Ago, Badge, Empty, Failed, Json, Labels, Panel, Scroll, lasted } from "../parts";
 
 const SILENCE_HOURS = 2;
@@ -56,7 +56,45 @@ export function Alerts() {
           </table>
         </Scroll>
       )}
+      <div className="below">
+        <Silences />
+      </div>
     </>
+  );
+}
+
+/** What is quiet on purpose, and until when. */
+function Silences() {
+  const { data, error, reload } = useLoad<Silence[]>("/api/v2/silences", 10_000);
+  const [problem, setProblem] = useState<Error>();
+  const active = data?.filter((s) => s.status.state !== "expired") ?? [];
+  if (active.length === 0) return <Failed error={error} />;
+  return (
+    <Panel title="Silences">
+      <Failed error={problem} />
+      <ul className="rows">
+        {active.map((s) => (
+          <li key={s.id} className="pair">
+            <span>
+              {s.matchers.map((m) => (
+                <code key={m.name}>
+                  {m.name}
+                  {m.isEqual ? (m.isRegex ? "=~" : "=") : m.isRegex ? "!~" : "!="}
+                  {m.value}{" "}
+                </code>
+              ))}
+              <span className="dim small">
+                {s.status.state}, until {new Date(s.endsAt).toLocaleString()}, by {s.createdBy}
+                {s.comment && `: ${s.comment}`}
+              </span>
+            </span>
+            <button type="button" className="quiet" onClick={() => call(`/api/v2/silence/${s.id}`, { method: "DELETE" }).then(reload, setProblem)}>
+              End it
+            </button>
+          </li>
+        ))}
+      </ul>
+    </Panel>
   );
 }
 

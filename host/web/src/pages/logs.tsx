@@ -3,7 +3,7 @@ import { type FormEvent, useMemo, useState } from "react";
 import { Link } from "wouter";
 import { useLoad } from "../api";
 import { Chart, type Line } from "../chart";
-import { Attributes, Empty, Failed, Panel, RANGES, RangeChoice } from "../parts";
+import { Attributes, Empty, Failed, Panel, RANGES, RangeChoice, clock } from "../parts";
 
 type LogRow = {
   time: string;
@@ -99,7 +99,7 @@ export function Logs() {
             {logs.data.items.map((row, i) => (
               <li key={i} className={row.severity.toLowerCase()}>
                 <button type="button" aria-expanded={open === i} onClick={() => setOpen(open === i ? undefined : i)}>
-                  <time dateTime={row.time}>{new Date(row.time).toLocaleTimeString(undefined, { hour12: false, fractionalSecondDigits: 3 })}</time>
+                  <time dateTime={row.time}>{clock(row.time)}</time>
                   <b>{row.severity.toUpperCase()}</b>
                   <span className="dim">{row.service}</span>
                   <span>{typeof row.body === "string" ? row.body : JSON.stringify(row.body)}</span>

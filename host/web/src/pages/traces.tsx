@@ -2,7 +2,7 @@
 import { type FormEvent, useMemo, useState } from "react";
 import { Link } from "wouter";
 import { type Items, type Span, useLoad } from "../api";
-import { Attributes, Badge, Empty, Failed, Panel, RANGES, RangeChoice, Scroll, micros } from "../parts";
+import { Attributes, Badge, Empty, Failed, Panel, RANGES, RangeChoice, Scroll, clock, micros } from "../parts";
 
 export function Traces() {
   const [service, setService] = useState("");
@@ -59,7 +59,7 @@ export function Traces() {
             <tbody>
               {spans.data.items.map((span) => (
                 <tr key={span.traceId + span.spanId}>
-                  <td>{new Date(span.start).toLocaleTimeString(undefined, { hour12: false, fractionalSecondDigits: 3 })}</td>
+                  <td>{clock(span.start)}</td>
                   <td>{span.service}</td>
                   <td>
                     <Link href={`/traces/${span.traceId}`}>{span.name}</Link> <span className="dim">{span.kind}</span>
