@@ -16,8 +16,14 @@ pub enum Error {
     /// A row that this version can't read: our bug, or a hand that edited the database.
     #[error("a row of {table} is unreadable: {why}")]
     Row { table: &'static str, why: String },
+    /// Nothing of the write is stored; it succeeds when there is space again.
+    #[error("the disk under the database is full; free space, writing resumes by itself")]
+    DiskFull,
+    /// Another process held SQLite's lock for longer than we wait; nothing of the write is stored.
+    #[error("the database is locked by another process; stop it, or try again")]
+    Locked,
     #[error("the database failed")]
-    Sql(#[from] sqlx::Error),
+    Sql(#[source] sqlx::Error),
     /// The group commit that held this write failed; nothing of it is stored.
     #[error("the commit failed: {0}")]
     Commit(String),
@@ -27,13 +33,41 @@ pub enum Error {
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        let code = match &error {
+            sqlx::Error::Database(inner) => inner.code().map(|code| code.into_owned()),
+            _ => None,
+        };
+        match code.as_deref() {
+            Some("53100") => Self::DiskFull,
+            // PostgreSQL's other codes have five characters; SQLite's have fewer digits, with the primary code in the low byte.
+            Some(code) if code.len() < 5 => match code.parse::<u32>().map(|n| n & 0xff) {
+                Ok(13) => Self::DiskFull,
+                Ok(5 | 6) => Self::Locked,
+                _ => Self::Sql(error),
+            },
+            _ => Self::Sql(error),
+        }
+    }
+}
+
 impl Error {
+    /// The same failure for each write of a commit that failed.
+    pub(crate) fn of_commit(&self) -> Self {
+        match self {
+            Self::DiskFull => Self::DiskFull,
+            Self::Locked => Self::Locked,
+            other => Self::Commit(crate::writer::chain(other)),
+        }
+    }
+
     /// A unique-key violation turned into [`Error::Conflict`]; all else stays as it is.
     pub fn conflict(what: impl Into<String>) -> impl FnOnce(sqlx::Error) -> Self {
         let what = what.into();
         move |error| match &error {
             sqlx::Error::Database(db) if db.is_unique_violation() => Self::Conflict { what },
-            _ => Self::Sql(error),
+            _ => Self::from(error),
         }
     }
 

@@ -33,7 +33,8 @@ struct Ran {
     keep: bool,
     completion: Completion,
 }
-type Job = Box<dyn for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Ran> + Send>;
+/// Gets the transaction, or why there is none for it.
+type Job = Box<dyn for<'t> FnOnce(Result<&'t mut Tx>) -> BoxFuture<'t, Ran> + Send>;
 
 enum Message {
     Job(Job),
@@ -64,13 +65,17 @@ impl crate::Db {
         let (answer, answered) = oneshot::channel::<Result<T, E>>();
         let job: Job = Box::new(move |tx| {
             Box::pin(async move {
-                match f(tx).await {
+                let done = match tx {
+                    Ok(tx) => f(tx).await,
+                    Err(error) => Err(error.into()),
+                };
+                match done {
                     Ok(value) => Ran {
                         keep: true,
                         completion: Box::new(move |commit| {
                             let _ = answer.send(match commit {
                                 Ok(()) => Ok(value),
-                                Err(error) => Err(Error::Commit(chain(error)).into()),
+                                Err(error) => Err(error.of_commit().into()),
                             });
                         }),
                     },
@@ -88,7 +93,7 @@ impl crate::Db {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {}", chain(source)),
         None => error.to_string(),
@@ -114,8 +119,13 @@ async fn run(pool: AnyPool, backend: Backend, wakes: Arc<Wakes>, mut queue: mpsc
         }
         if !jobs.is_empty() {
             let mut completions = Vec::with_capacity(jobs.len());
-            let committed = commit(&pool, backend, jobs, &mut completions).await;
+            let mut jobs = jobs.into_iter();
+            let committed = commit(&pool, backend, &mut jobs, &mut completions).await;
             if let Err(error) = &committed {
+                // Those that were not reached any more are told the same.
+                for job in jobs {
+                    completions.push(job(Err(error.of_commit())).await.completion);
+                }
                 tracing::error!(error = chain(error), writes = completions.len(), "commit failed, nothing of it is stored");
             }
             for completion in completions {
@@ -133,13 +143,22 @@ async fn run(pool: AnyPool, backend: Backend, wakes: Arc<Wakes>, mut queue: mpsc
     }
 }
 
-async fn commit(pool: &AnyPool, backend: Backend, jobs: Vec<Job>, completions: &mut Vec<Completion>) -> Result<Vec<Topic>> {
-    // A job dropped unrun closes its answer channel: its caller sees `Closed`, never silence.
-    let mut tx = Tx { tx: pool.begin().await?, backend, touched: Vec::new() };
+async fn commit(
+    pool: &AnyPool,
+    backend: Backend,
+    jobs: &mut impl Iterator<Item = Job>,
+    completions: &mut Vec<Completion>,
+) -> Result<Vec<Topic>> {
+    let begun = match backend {
+        // The write lock at once: SQLite waits for a lock at the begin only, a reader that turns writer fails at once.
+        Backend::Sqlite => pool.begin_with("BEGIN IMMEDIATE").await?,
+        Backend::Postgres => pool.begin().await?,
+    };
+    let mut tx = Tx { tx: begun, backend, touched: Vec::new() };
     for job in jobs {
         let touched_before = tx.touched.len();
         sqlx::query("SAVEPOINT job").execute(tx.connection()).await?;
-        let ran = job(&mut tx).await;
+        let ran = job(Ok(&mut tx)).await;
         completions.push(ran.completion);
         if !ran.keep {
             tx.touched.truncate(touched_before);

@@ -127,6 +127,9 @@ impl From<telemetry::Error> for Refusal {
 
 impl From<db::Error> for Refusal {
     fn from(error: db::Error) -> Self {
+        if matches!(error, db::Error::DiskFull) {
+            return telemetry::Error::DiskFull.into();
+        }
         tracing::error!(error = &error as &dyn std::error::Error, "an event could not be stored");
         Self::unavailable("the database failed; the host's log says why")
     }
