@@ -49,7 +49,10 @@ export function bytes(n: number): string {
 /** In words: what is asked of a person stands out, whatever the machine calls it. */
 const SAID: Record<string, string> = { asks: "asks you", "in-doubt": "in doubt" };
 
-export const Badge = ({ of }: { of: string }) => <span className={`badge ${of.replaceAll(" ", "-")}`}>{SAID[of] ?? of}</span>;
+/** `isPast`: true once, and no longer of concern. */
+export const Badge = ({ of, isPast = false }: { of: string; isPast?: boolean }) => (
+  <span className={`badge ${isPast ? "past" : of.replaceAll(" ", "-")}`}>{SAID[of] ?? of}</span>
+);
 
 export const RANGES = [
   ["15 min", 900],

@@ -47,7 +47,7 @@ export function Alerts() {
                     </div>
                   </td>
                   <td>{alert.summary}</td>
-                  <td>
+                  <td className="narrow">
                     <Ago at={alert.activeAt} />
                   </td>
                 </tr>
@@ -156,7 +156,7 @@ export function AlertPage({ id }: { id: string }) {
                 <Ago at={row.at} /> <Badge of={row.to} />
                 <div>
                   {row.reason}
-                  {row.value != null && <span className="dim"> · value {row.value}</span>}
+                  {row.value != null && row.to !== "resolved" && <span className="dim"> · value {row.value}</span>}
                 </div>
               </li>
             ))}

@@ -10,6 +10,7 @@ export function Ledger() {
   const { data, error } = useLoad<Items<LedgerRow>>("/api/v1/ledger?limit=200", 5_000);
   const verified = useLoad<Verified>("/api/v1/ledger/verify", 30_000);
   const [open, setOpen] = useState<number>();
+  const ended = new Set(data?.items.map((row) => row.begun));
   const rows = new Map(data?.items.map((row) => [row.id, row]));
   return (
     <>
@@ -46,11 +47,11 @@ export function Ledger() {
                         {row.id}
                       </button>
                     </td>
-                    <td>
+                    <td className="narrow">
                       <Ago at={row.at} />
                     </td>
                     <td>
-                      <Badge of={row.entry === "settled" ? (row.body.status ?? row.entry) : row.entry} />
+                      <Badge of={row.entry === "settled" ? (row.body.status ?? row.entry) : row.entry} isPast={row.entry === "begun" && ended.has(row.id)} />
                     </td>
                     <td>
                       {effect?.kind ?? (row.begun === null ? "" : `ends row ${row.begun}`)}
@@ -60,7 +61,7 @@ export function Ledger() {
                     <td>
                       <code>{effect?.target}</code>
                     </td>
-                    <td>
+                    <td className="narrow">
                       {row.body.caller?.installation}
                       {row.body.caller?.run && (
                         <>

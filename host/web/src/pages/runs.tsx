@@ -48,7 +48,7 @@ export function Runs() {
                   <td>
                     <Link href={`/runs/${run.id}`}>{run.name}</Link> <span className="dim">{run.version}</span>
                   </td>
-                  <td>
+                  <td className="narrow">
                     <Ago at={run.started} />
                   </td>
                   <td>{lasted(run.started, run.ended)}</td>
