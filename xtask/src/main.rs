@@ -44,7 +44,7 @@ enum Command {
     /// Write each plugin's schema.json from its Rust types
     Schemas,
     /// Measure; without a name, everything
-    Bench { names: Vec<String> },
+    Bench(bench::Options),
     /// Make a new plugin that builds and passes its test
     NewPlugin {
         name: String,
@@ -79,7 +79,7 @@ fn run() -> Result<()> {
         Command::Plugins => guest::build(&project).map(drop),
         Command::Web => web::build(&project).map(drop),
         Command::Schemas => manifest::write_schemas(&project),
-        Command::Bench { names } => bench::run(&project, &names),
+        Command::Bench(options) => bench::run(&project, &options),
         Command::NewPlugin { name, kind } => new_plugin::make(&project, &name, kind),
         Command::Promqltest { files } => test::promqltest(&project, &files),
         Command::Doctor => prerequisite::report(&project),
