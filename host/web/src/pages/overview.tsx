@@ -99,6 +99,11 @@ type Told = {
   to?: string;
   reason?: string;
   task?: string;
+  run?: string;
+  step?: string;
+  approved?: boolean;
+  by?: string;
+  comment?: string;
 };
 
 /** An event in words, with a way to what it is about. */
@@ -120,6 +125,17 @@ function said(event: BusEvent) {
     return (
       <>
         <Link href={`/runs/${run}`}>{name}</Link> {step && <span className="dim">{step}</span>}
+      </>
+    );
+  }
+  if (event.type === "io.orchestrix.approval.answered" && data.run) {
+    return (
+      <>
+        <Link href={`/runs/${data.run}`}>{data.step?.split("/").pop() ?? "a run"}</Link>{" "}
+        <span className="dim">
+          {data.approved ? "approved" : "rejected"} by {data.by}
+          {data.comment && `: ${data.comment}`}
+        </span>
       </>
     );
   }

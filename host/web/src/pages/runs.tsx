@@ -2,7 +2,7 @@
 import { useMemo, useState } from "react";
 import { Link } from "wouter";
 import { type Items, type Run, type Step, type Wait, post, useLoad } from "../api";
-import { Ago, Badge, Empty, Failed, Json, Panel, Scroll, lasted, useNow } from "../parts";
+import { Ago, Badge, Empty, Failed, Json, Panel, Scroll, clock, lasted, useNow } from "../parts";
 
 const FILTERS = [
   ["all", ""],
@@ -65,7 +65,7 @@ export function Runs() {
 
 /** What a run waits for, in words. */
 export function waiting(wait: Wait): string {
-  const at = wait.until ? ` until ${new Date(wait.until).toLocaleTimeString()}` : "";
+  const at = wait.until ? ` until ${clock(wait.until).slice(0, 8)}` : "";
   switch (wait.for) {
     case "action":
       return `${wait.installation}/${wait.operation} is being done`;
@@ -224,11 +224,7 @@ function Ask({ wait, onAct }: { wait: Wait; onAct: (what: string, body: unknown)
       </div>
     );
   }
-  return (
-    <p className="waits">
-      <Badge of={wait.for === "resume" ? "suspended" : "running"} /> {waiting(wait)}
-    </p>
-  );
+  return <p className="waits">{wait.for === "resume" ? "It is paused." : waiting(wait)}</p>;
 }
 
 /** The task's metadata: its `question` as text, the rest as it is. */
