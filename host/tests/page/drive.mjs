@@ -154,8 +154,15 @@ try {
     await goTo("Logs");
     await page.locator(".log li").first().waitFor();
     await page.locator(".chart canvas").waitFor();
-    await page.locator(".log button").first().click();
+    // The oldest: senders hand over spans in batches, after the logs.
+    await page.locator(".log button").last().click();
     await page.locator(".log .attributes").first().waitFor();
+    await page.locator(".log").getByRole("link", { name: "Its trace" }).click();
+    await page.locator(".waterfall li").first().waitFor();
+    await page.getByRole("link", { name: "its logs" }).click();
+    await text("only of").waitFor();
+    await page.locator(".log li").first().waitFor();
+    await goTo("Logs");
     await page.getByLabel("Log query").fill('{service_name="no-such-service"}');
     await page.getByRole("button", { name: "Search" }).click();
     await text("No record in this range matches.").waitFor();

@@ -50,9 +50,12 @@ async fn histogram(state: axum::extract::State<State>, Caller(who): Caller, form
 
 /// Only records of this trace.
 fn trace(form: &Form) -> Result<Option<Vec<u8>>> {
-    let Some(text) = form.get("trace").filter(|t| !t.is_empty()) else { return Ok(None) };
+    form.get("trace").map(trace_id).transpose()
+}
+
+fn trace_id(text: &str) -> Result<Vec<u8>> {
     let bytes = hex::decode(text).ok().filter(|b| b.len() == 16);
-    bytes.map(Some).ok_or_else(|| Problem::parameter("trace", "a trace id has 32 hexadecimal digits"))
+    bytes.ok_or_else(|| Problem::parameter("trace", "a trace id has 32 hexadecimal digits"))
 }
 
 /// A query, or where it goes wrong.
@@ -126,5 +129,18 @@ fn severity_name(number: u8) -> &'static str {
         17..=20 => "error",
         21..=24 => "fatal",
         _ => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_id_has_32_hexadecimal_digits() {
+        assert_eq!(trace_id(&"0a".repeat(16)).unwrap(), [10; 16]);
+        for bad in ["0a", "zz".repeat(16).as_str(), "0a".repeat(17).as_str(), "é".repeat(16).as_str()] {
+            assert!(trace_id(bad).unwrap_err().detail.contains("32 hexadecimal"), "{bad}");
+        }
     }
 }

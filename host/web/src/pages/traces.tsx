@@ -102,10 +102,18 @@ function waterfall(spans: Span[]): Bar[] {
 }
 
 export function TracePage({ id }: { id: string }) {
-  const { data, error } = useLoad<Items<Span>>(`/api/v1/traces/${encodeURIComponent(id)}`);
+  // Again and again: spans of one trace come in as their senders hand them over.
+  const { data, error } = useLoad<Items<Span>>(`/api/v1/traces/${encodeURIComponent(id)}`, 5_000);
   const [chosen, setChosen] = useState<string>();
   const bars = useMemo(() => waterfall(data?.items ?? []), [data]);
-  if (!data) return <Failed error={error} />;
+  if (!data) {
+    return error ? (
+      <>
+        <Failed error={error} />
+        <p className="dim">Senders hand over spans in batches: they may still be on their way, and appear here then.</p>
+      </>
+    ) : null;
+  }
   const starts = data.items.map((s) => new Date(s.start).getTime());
   const from = Math.min(...starts);
   const total = Math.max(0.001, ...data.items.map((s, i) => (starts[i] ?? from) - from + s.durationMs));
