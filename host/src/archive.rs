@@ -88,7 +88,9 @@ mod tests {
         let mut event = Event::new("1", "/test", "io.orchestrix.test", serde_json::json!({}));
         event.time = Some(api::rfc3339(now));
         let t = tenant.clone();
-        db.write::<_, Error, _>(move |tx| Box::pin(async move { tx.hand_off(Topic::Event, &t, now, &event).await })).await.unwrap();
+        db.write::<_, Error, _>(move |tx| Box::pin(async move { tx.hand_off(Topic::Event, &t, now, &event).await }))
+            .await
+            .unwrap();
         assert_eq!(step(&db, &telemetry).await.unwrap(), 1);
         assert_eq!(step(&db, &telemetry).await.unwrap(), 0);
         let query = telemetry::EventQuery {

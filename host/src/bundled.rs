@@ -103,7 +103,8 @@ impl Bundled {
             Err(error) => return Err(error.into()),
         };
         let (tenant, now) = (tenant.clone(), self.clock.now());
-        let detail = serde_json::json!({ "plugin": installation.plugin, "version": installation.version, "digest": installation.digest });
+        let detail =
+            serde_json::json!({ "plugin": installation.plugin, "version": installation.version, "digest": installation.digest });
         self.db
             .write::<_, db::Error, _>(move |tx| {
                 Box::pin(async move {

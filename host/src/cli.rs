@@ -58,10 +58,7 @@ pub enum Command {
         name: Option<String>,
     },
     /// Delete a resource
-    Delete {
-        kind: String,
-        name: String,
-    },
+    Delete { kind: String, name: String },
     /// Install, list and inspect plugins
     #[command(subcommand)]
     Plugin(PluginCommand),
@@ -77,9 +74,7 @@ pub enum Command {
     /// Check server, token, clock, disk and plugins, and explain what is wrong
     Doctor,
     /// Print a shell's completion script
-    Completions {
-        shell: clap_complete::Shell,
-    },
+    Completions { shell: clap_complete::Shell },
     /// Print the OpenAPI document or the configuration with its defaults
     #[command(subcommand)]
     Schema(SchemaCommand),

@@ -8,7 +8,9 @@ use std::time::Duration;
 /// Why a command failed; each kind has its exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    #[error("cannot reach the host at {url}: {why}\n  is it running? `orchestrix serve`; elsewhere? --server URL or ORCHESTRIX_URL")]
+    #[error(
+        "cannot reach the host at {url}: {why}\n  is it running? `orchestrix serve`; elsewhere? --server URL or ORCHESTRIX_URL"
+    )]
     Unreachable { url: String, why: String },
     #[error("{0}")]
     NotFound(String),
@@ -80,9 +82,8 @@ impl Client {
         if status.is_success() {
             return match bytes.is_empty() {
                 true => Ok(Value::Null),
-                false if is_json => {
-                    serde_json::from_slice(&bytes).map_err(|e| Failure::Refused(format!("the host's answer is not the JSON it says it is: {e}")))
-                }
+                false if is_json => serde_json::from_slice(&bytes)
+                    .map_err(|e| Failure::Refused(format!("the host's answer is not the JSON it says it is: {e}"))),
                 false => Ok(Value::String(text())),
             };
         }
@@ -96,7 +97,13 @@ impl Client {
     }
 
     /// Status, whether the answer is JSON, and the answer.
-    pub async fn raw(&self, method: Method, path: &str, query: &[(&str, String)], send: Send) -> Result<(StatusCode, bool, Vec<u8>)> {
+    pub async fn raw(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        send: Send,
+    ) -> Result<(StatusCode, bool, Vec<u8>)> {
         let mut request = self.http.request(method, format!("{}{path}", self.base)).query(query);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
@@ -109,11 +116,7 @@ impl Client {
         let unreachable = |e: reqwest::Error| Failure::Unreachable { url: self.base.clone(), why: innermost(&e) };
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
-        let is_json = response
-            .headers()
-            .get("content-type")
-            .and_then(|v| v.to_str().ok())
-            .is_some_and(|v| v.contains("json"));
+        let is_json = response.headers().get("content-type").and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("json"));
         let bytes = response.bytes().await.map_err(unreachable)?;
         Ok((status, is_json, bytes.to_vec()))
     }

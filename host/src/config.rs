@@ -129,9 +129,12 @@ const BOOTSTRAP_TOKEN_BYTES_MIN: usize = 12;
 pub fn load(file: Option<&std::path::Path>, flags: Flags) -> anyhow::Result<Config> {
     let text = match file {
         None => String::new(),
-        Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read the configuration {}", path.display()))?,
+        Some(path) => {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read the configuration {}", path.display()))?
+        }
     };
-    let environment: Vec<(String, String)> = std::env::vars().filter(|(k, _)| k.starts_with("ORX__") || k.starts_with("ORCHESTRIX_")).collect();
+    let environment: Vec<(String, String)> =
+        std::env::vars().filter(|(k, _)| k.starts_with("ORX__") || k.starts_with("ORCHESTRIX_")).collect();
     resolve(&text, &environment, flags)
 }
 
@@ -149,7 +152,9 @@ fn resolve(text: &str, environment: &[(String, String)], flags: Flags) -> anyhow
 fn explain(error: serde_path_to_error::Error<toml::de::Error>) -> anyhow::Error {
     let message = error.inner().message().to_owned();
     match api::error::unknown_field(&message) {
-        Some((field, Some(near))) => anyhow::anyhow!("configuration: unknown key `{field}` ({}); did you mean `{near}`?", error.path()),
+        Some((field, Some(near))) => {
+            anyhow::anyhow!("configuration: unknown key `{field}` ({}); did you mean `{near}`?", error.path())
+        }
         _ => anyhow::anyhow!("configuration: {}: {message}", error.path()),
     }
 }
@@ -167,11 +172,19 @@ fn set(tree: &mut toml::Table, variable: &str, path: &[&str], value: &str) -> an
     Ok(())
 }
 
-fn validate(file: ConfigFile, flags: Flags, bootstrap_token: Option<String>, master_key: Option<String>) -> anyhow::Result<Config> {
+fn validate(
+    file: ConfigFile,
+    flags: Flags,
+    bootstrap_token: Option<String>,
+    master_key: Option<String>,
+) -> anyhow::Result<Config> {
     if let Some(token) = &bootstrap_token
         && token.len() < BOOTSTRAP_TOKEN_BYTES_MIN
     {
-        bail!("{BOOTSTRAP_TOKEN} has {} bytes; give it at least {BOOTSTRAP_TOKEN_BYTES_MIN}, for instance `openssl rand -hex 24`", token.len());
+        bail!(
+            "{BOOTSTRAP_TOKEN} has {} bytes; give it at least {BOOTSTRAP_TOKEN_BYTES_MIN}, for instance `openssl rand -hex 24`",
+            token.len()
+        );
     }
     let mut allow_private = file.plugins.allow_private;
     if flags.is_playground {

@@ -1,7 +1,10 @@
 //! The data folder, opened once. All below it goes through this handle; see `docs/guide/config.md` for the layout.
 
 use anyhow::{Context, bail};
-use cap_std::{ambient_authority, fs::{Dir, OpenOptions, OpenOptionsExt}};
+use cap_std::{
+    ambient_authority,
+    fs::{Dir, OpenOptions, OpenOptionsExt},
+};
 use std::{
     io::{ErrorKind, Read, Write},
     path::{Path, PathBuf},
@@ -16,10 +19,12 @@ impl DataDir {
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let name = path.display();
         Dir::create_ambient_dir_all(path, ambient_authority()).with_context(|| format!("cannot make the data folder {name}"))?;
-        let dir = Dir::open_ambient_dir(path, ambient_authority()).with_context(|| format!("cannot open the data folder {name}"))?;
+        let dir =
+            Dir::open_ambient_dir(path, ambient_authority()).with_context(|| format!("cannot open the data folder {name}"))?;
         let path = path.canonicalize().with_context(|| format!("cannot resolve the data folder {name}"))?;
         for folder in ["telemetry", "packages", "cache"] {
-            dir.create_dir_all(folder).with_context(|| format!("cannot make {folder} in the data folder {name}; is it writable?"))?;
+            dir.create_dir_all(folder)
+                .with_context(|| format!("cannot make {folder} in the data folder {name}; is it writable?"))?;
         }
         Ok(Self { dir, path })
     }

@@ -11,8 +11,9 @@ use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::Subscribe
 pub struct Logging(Option<SdkTracerProvider>);
 
 pub fn start(config: &Config) -> anyhow::Result<Logging> {
-    let filter = EnvFilter::try_new(&config.log_level)
-        .with_context(|| format!("configuration: log.level {:?} is no filter such as info or info,workflow=debug", config.log_level))?;
+    let filter = EnvFilter::try_new(&config.log_level).with_context(|| {
+        format!("configuration: log.level {:?} is no filter such as info or info,workflow=debug", config.log_level)
+    })?;
     let format = if config.is_log_json {
         tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).boxed()
     } else {
@@ -31,7 +32,11 @@ pub fn start(config: &Config) -> anyhow::Result<Logging> {
         }
     };
     let spans = provider.as_ref().map(|p| tracing_opentelemetry::layer().with_tracer(p.tracer("orchestrix")));
-    tracing_subscriber::registry().with(format.with_filter(filter)).with(spans).try_init().context("logging was started twice")?;
+    tracing_subscriber::registry()
+        .with(format.with_filter(filter))
+        .with(spans)
+        .try_init()
+        .context("logging was started twice")?;
     Ok(Logging(provider))
 }
 

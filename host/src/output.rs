@@ -36,7 +36,10 @@ fn table(value: &Value, columns: &[&str]) -> String {
     let own: Vec<String>;
     let columns: Vec<&str> = match columns {
         [] => {
-            own = first.as_object().map(|o| o.iter().filter(|(_, v)| !v.is_object() && !v.is_array()).map(|(k, _)| k.clone()).collect()).unwrap_or_default();
+            own = first
+                .as_object()
+                .map(|o| o.iter().filter(|(_, v)| !v.is_object() && !v.is_array()).map(|(k, _)| k.clone()).collect())
+                .unwrap_or_default();
             own.iter().map(String::as_str).collect()
         }
         given => given.to_vec(),
@@ -101,7 +104,8 @@ mod tests {
         expect![[r#"
             NAME         EVERY
             cpu          15s
-            a-long-name"#]].assert_eq(&render(&value, Format::Table, &["name", "spec/every"]));
+            a-long-name"#]]
+        .assert_eq(&render(&value, Format::Table, &["name", "spec/every"]));
         assert_eq!(render(&json!([]), Format::Table, &[]), "none");
     }
 
@@ -110,7 +114,8 @@ mod tests {
         expect![[r#"
             id: 1
             spec:
-              every: 15s"#]].assert_eq(&render(&json!({ "id": 1, "spec": { "every": "15s" } }), Format::Table, &[]));
+              every: 15s"#]]
+        .assert_eq(&render(&json!({ "id": 1, "spec": { "every": "15s" } }), Format::Table, &[]));
     }
 
     #[test]

@@ -1,6 +1,13 @@
 //! `orchestrix serve`: opens the stores, wires the stages, serves until told to stop, and drains down the flow.
 
-use crate::{archive, bundled::Bundled, cli::Serve, config::{self, Config, Flags}, data_dir::DataDir, logging, port, stats};
+use crate::{
+    archive,
+    bundled::Bundled,
+    cli::Serve,
+    config::{self, Config, Flags},
+    data_dir::DataDir,
+    logging, port, stats,
+};
 use anyhow::{Context, anyhow, bail};
 use api::{Authenticator, Packages, Readiness, Vault};
 use db::{Db, token::Token};
@@ -82,10 +89,17 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     let plugins = plugin::Host::new(sandbox, ports)?;
 
-    let ingest = ingest::State::new(telemetry.clone(), db.clone(), Arc::new(auth.clone()), Arc::new(Keys { db: db.clone(), vault: vault.clone() }), clock.clone());
+    let ingest = ingest::State::new(
+        telemetry.clone(),
+        db.clone(),
+        Arc::new(auth.clone()),
+        Arc::new(Keys { db: db.clone(), vault: vault.clone() }),
+        clock.clone(),
+    );
     let (scrape, scrapes) = ingest::scrape::Service::new(ingest::scrape::Config::default(), ingest.clone())?;
     let detectors = Arc::new(detect::Plugins { db: db.clone(), host: plugins.clone() });
-    let detect = detect::Service::new(detect::Config::default(), db.clone(), &telemetry, engine.clone(), detectors, clock.clone());
+    let detect =
+        detect::Service::new(detect::Config::default(), db.clone(), &telemetry, engine.clone(), detectors, clock.clone());
     let alerts = alert::Service::new(db.clone(), clock.clone());
     let workflow = workflow::Service::new(db.clone(), clock.clone(), workflow::Config::default());
     let (monitors, workflows) = (detect.handle(), workflow.handle());
@@ -112,7 +126,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         auth,
         clock: clock.clone(),
         ready: ready.clone(),
-        public_url: Some(config.public_url.clone().unwrap_or_else(|| format!("http://{}", http.local_addr().map(|a| a.to_string()).unwrap_or_default()))),
+        public_url: Some(
+            config
+                .public_url
+                .clone()
+                .unwrap_or_else(|| format!("http://{}", http.local_addr().map(|a| a.to_string()).unwrap_or_default())),
+        ),
         data_dir: data.path(""),
     });
 
@@ -139,9 +158,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         Ok(())
     });
     let after = loaded.clone();
-    tasks.spawn("detect", |cancel| async move {
-        if first(&after, &cancel).await { Ok(detect.run(cancel).await?) } else { Ok(()) }
-    });
+    tasks.spawn(
+        "detect",
+        |cancel| async move { if first(&after, &cancel).await { Ok(detect.run(cancel).await?) } else { Ok(()) } },
+    );
     tasks.spawn("alert", |cancel| async move {
         alerts.run(cancel).await;
         Ok(())
@@ -165,7 +185,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let (stop, stop_otlp, stop_grpc) = (doors.clone(), doors.clone(), doors.clone());
     servers.spawn(async move { Ok(axum::serve(http, routes).with_graceful_shutdown(stop.cancelled_owned()).await?) });
     let otlp_routes = ingest::otlp::http(ingest.clone());
-    servers.spawn(async move { Ok(axum::serve(otlp_http, otlp_routes).with_graceful_shutdown(stop_otlp.cancelled_owned()).await?) });
+    servers
+        .spawn(async move { Ok(axum::serve(otlp_http, otlp_routes).with_graceful_shutdown(stop_otlp.cancelled_owned()).await?) });
     servers.spawn(async move { Ok(ingest::otlp::grpc(ingest, otlp_grpc, stop_grpc).await?) });
 
     tracing::info!(
@@ -200,9 +221,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}; is another host running? give {flag} another address, or port 0 for a free one"))
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}; is another host running? give {flag} another address, or port 0 for a free one")
+    })
 }
 
 /// The master key: from the environment, from the data folder, or made now.

@@ -49,9 +49,17 @@ pub fn read(
         "orx_telemetry_metric_segment_bytes", "bytes of metric segments", m.segment_bytes;
         "orx_telemetry_metric_wal_bytes", "bytes of the metrics log", m.wal_bytes;
     );
-    for (signal, s) in [("logs", telemetry.logs.stats()), ("traces", telemetry.traces.stats()), ("events", telemetry.events.stats())] {
+    for (signal, s) in
+        [("logs", telemetry.logs.stats()), ("traces", telemetry.traces.stats()), ("events", telemetry.events.stats())]
+    {
         let mut add = |name: &str, help, is_counter, value: u64| {
-            all.push(Metric { name: name.into(), help, is_counter, labels: vec![("signal", signal.into())], value: value as f64 });
+            all.push(Metric {
+                name: name.into(),
+                help,
+                is_counter,
+                labels: vec![("signal", signal.into())],
+                value: value as f64,
+            });
         };
         add("orx_telemetry_records_stored_total", "records stored", true, s.records_stored);
         add("orx_telemetry_records_rejected_total", "records rejected", true, s.records_rejected);

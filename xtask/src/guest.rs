@@ -220,7 +220,12 @@ mod tests {
         for name in ["a.wasm", "gone.wasm", "notes.txt"] {
             fs::write(root.path().join(name), "").unwrap();
         }
-        remove_others(root.path(), root.path(), &[Guest { name: "a".into(), package: "a-plugin".into(), folder: PathBuf::new() }]).unwrap();
+        remove_others(
+            root.path(),
+            root.path(),
+            &[Guest { name: "a".into(), package: "a-plugin".into(), folder: PathBuf::new() }],
+        )
+        .unwrap();
         let kept = |name: &str| root.path().join(name).exists();
         assert_eq!([kept("a.wasm"), kept("gone.wasm"), kept("notes.txt")], [true, false, true]);
     }

@@ -1,6 +1,9 @@
 //! A chat that takes Slack's calls (`chat.postMessage`, `chat.update`, incoming webhooks) and shows the messages.
 
-use crate::{journal, world::{Message, World}};
+use crate::{
+    journal,
+    world::{Message, World},
+};
 use axum::{
     Json, Router,
     extract::{Path, State},
@@ -9,7 +12,10 @@ use axum::{
     routing::{get, post},
 };
 use serde_json::{Value, json};
-use std::{sync::Arc, time::{SystemTime, UNIX_EPOCH}};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 pub fn routes() -> Router<Arc<World>> {
     Router::new()
@@ -20,7 +26,13 @@ pub fn routes() -> Router<Arc<World>> {
         .route("/chat", get(page))
 }
 
-async fn post_message(State(world): State<Arc<World>>, method: Method, uri: Uri, headers: HeaderMap, Json(body): Json<Value>) -> Json<Value> {
+async fn post_message(
+    State(world): State<Arc<World>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> Json<Value> {
     if !headers.contains_key("authorization") {
         return Json(json!({ "ok": false, "error": "not_authed" }));
     }
@@ -44,10 +56,17 @@ async fn post_message(State(world): State<Arc<World>>, method: Method, uri: Uri,
     Json(answer)
 }
 
-async fn update(State(world): State<Arc<World>>, method: Method, uri: Uri, headers: HeaderMap, Json(body): Json<Value>) -> Json<Value> {
+async fn update(
+    State(world): State<Arc<World>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> Json<Value> {
     let mut state = world.lock();
     state.note(journal::write(&method, &uri, &headers, body.clone()));
-    let Some(found) = state.messages.iter_mut().find(|m| body["ts"] == m.ts.as_str() && body["channel"] == m.channel.as_str()) else {
+    let Some(found) = state.messages.iter_mut().find(|m| body["ts"] == m.ts.as_str() && body["channel"] == m.channel.as_str())
+    else {
         return Json(json!({ "ok": false, "error": "message_not_found" }));
     };
     found.text = body["text"].as_str().unwrap_or_default().into();
@@ -85,9 +104,13 @@ async fn page(State(world): State<Arc<World>>) -> Html<String> {
         .lock()
         .messages
         .iter()
-        .map(|m| format!("<li><b>{}</b> {}{}</li>", escape(&m.channel), if m.thread_ts.is_some() { "↳ " } else { "" }, escape(&m.text)))
+        .map(|m| {
+            format!("<li><b>{}</b> {}{}</li>", escape(&m.channel), if m.thread_ts.is_some() { "↳ " } else { "" }, escape(&m.text))
+        })
         .collect();
-    Html(format!("<!doctype html><meta charset=utf-8><meta http-equiv=refresh content=2><title>Playground chat</title><h1>Chat</h1><ol>{rows}</ol>"))
+    Html(format!(
+        "<!doctype html><meta charset=utf-8><meta http-equiv=refresh content=2><title>Playground chat</title><h1>Chat</h1><ol>{rows}</ol>"
+    ))
 }
 
 pub fn escape(text: &str) -> String {

@@ -1,7 +1,11 @@
 //! Every write that arrived, so that "exactly once" can be counted from outside.
 
 use crate::world::{World, Write};
-use axum::{Json, extract::State, http::{HeaderMap, Method, Uri}};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, Method, Uri},
+};
 use serde_json::Value;
 use std::sync::Arc;
 

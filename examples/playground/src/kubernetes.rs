@@ -1,6 +1,9 @@
 //! The part of the Kubernetes API that a repair touches: `apps/v1` Deployments and their scale.
 
-use crate::{journal, world::{Deployment, World}};
+use crate::{
+    journal,
+    world::{Deployment, World},
+};
 use axum::{
     Json, Router,
     extract::{Path, State},
@@ -16,7 +19,10 @@ pub fn routes() -> Router<Arc<World>> {
         .route("/version", get(|| async { Json(json!({ "major": "1", "minor": "33", "gitVersion": "v1.33.0+playground" })) }))
         .route("/apis/apps/v1/namespaces/{namespace}/deployments", get(list))
         .route("/apis/apps/v1/namespaces/{namespace}/deployments/{name}", get(read).patch(patch))
-        .route("/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale", get(read_scale).put(write_scale).patch(write_scale))
+        .route(
+            "/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale",
+            get(read_scale).put(write_scale).patch(write_scale),
+        )
 }
 
 async fn list(State(world): State<Arc<World>>, Path(namespace): Path<String>, headers: HeaderMap) -> Response {
@@ -52,7 +58,9 @@ async fn patch(
     }
     let kind = headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !["application/strategic-merge-patch+json", "application/merge-patch+json"].contains(&kind) {
-        let message = format!("the body of the request was in an unknown format - accepted media types include: application/merge-patch+json, application/strategic-merge-patch+json, not {kind:?}");
+        let message = format!(
+            "the body of the request was in an unknown format - accepted media types include: application/merge-patch+json, application/strategic-merge-patch+json, not {kind:?}"
+        );
         return status(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", &message);
     }
     let Ok(body) = serde_json::from_slice::<Value>(&body) else {
@@ -74,7 +82,11 @@ async fn patch(
     Json(deployment(found)).into_response()
 }
 
-async fn read_scale(State(world): State<Arc<World>>, Path((namespace, name)): Path<(String, String)>, headers: HeaderMap) -> Response {
+async fn read_scale(
+    State(world): State<Arc<World>>,
+    Path((namespace, name)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
     if let Some(refused) = refuse(&world, &headers) {
         return refused;
     }
@@ -105,7 +117,9 @@ async fn write_scale(
     };
     let stated = body["metadata"]["resourceVersion"].as_str();
     if stated.is_some_and(|stated| stated != found.resource_version.to_string()) {
-        let message = format!("Operation cannot be fulfilled on deployments.apps \"{name}\": the object has been modified; please apply your changes to the latest version and try again");
+        let message = format!(
+            "Operation cannot be fulfilled on deployments.apps \"{name}\": the object has been modified; please apply your changes to the latest version and try again"
+        );
         return status(StatusCode::CONFLICT, "Conflict", &message);
     }
     let Some(replicas) = body["spec"]["replicas"].as_u64().and_then(|n| u32::try_from(n).ok()) else {
@@ -123,7 +137,8 @@ fn changed(deployment: &mut Deployment) {
 
 fn refuse(world: &World, headers: &HeaderMap) -> Option<Response> {
     let sent = headers.get("authorization").and_then(|v| v.to_str().ok());
-    (sent != Some(&format!("Bearer {}", world.kubernetes_token))).then(|| status(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized"))
+    (sent != Some(&format!("Bearer {}", world.kubernetes_token)))
+        .then(|| status(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized"))
 }
 
 fn not_found(name: &str) -> Response {

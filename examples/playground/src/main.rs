@@ -46,7 +46,8 @@ async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let world = Arc::new(World::new(options.kubernetes_token));
     let telemetry = telemetry::start(options.otlp.as_deref(), &options.token).context("the OTLP exporter could not start")?;
-    let listener = tokio::net::TcpListener::bind(options.http).await.with_context(|| format!("{} can't be listened on", options.http))?;
+    let listener =
+        tokio::net::TcpListener::bind(options.http).await.with_context(|| format!("{} can't be listened on", options.http))?;
     // Scripts read this line.
     println!("playground listening http={}", listener.local_addr()?);
     tokio::spawn(shop::serve_customers(world.clone(), telemetry.clone(), Duration::from_millis(options.pace_ms.max(10))));

@@ -1,6 +1,11 @@
 //! The shop: serves customers, logs and traces what it does, and breaks when told to.
 
-use crate::{chat::escape, journal, telemetry::Telemetry, world::{Fault, World}};
+use crate::{
+    chat::escape,
+    journal,
+    telemetry::Telemetry,
+    world::{Fault, World},
+};
 use axum::{
     Json, Router,
     extract::State,
@@ -71,7 +76,9 @@ struct Switch {
 
 async fn fault(State(world): State<Arc<World>>) -> Json<Value> {
     let state = world.lock();
-    Json(json!({ "fault": state.fault, "cpu_usage": state.cpu_usage(), "db_endpoint": state.db_endpoint, "db_healthy": state.db_is_healthy() }))
+    Json(
+        json!({ "fault": state.fault, "cpu_usage": state.cpu_usage(), "db_endpoint": state.db_endpoint, "db_healthy": state.db_is_healthy() }),
+    )
 }
 
 async fn set_fault(State(world): State<Arc<World>>, Json(switch): Json<Switch>) -> Json<Value> {
@@ -83,7 +90,9 @@ async fn set_fault(State(world): State<Arc<World>>, Json(switch): Json<Switch>) 
 async fn db_health(State(world): State<Arc<World>>) -> Json<Value> {
     let state = world.lock();
     let healthy = state.db_is_healthy();
-    Json(json!({ "healthy": healthy, "endpoint": state.db_endpoint, "error": if healthy { Value::Null } else { "connection timeout".into() } }))
+    Json(
+        json!({ "healthy": healthy, "endpoint": state.db_endpoint, "error": if healthy { Value::Null } else { "connection timeout".into() } }),
+    )
 }
 
 async fn restart_pool(State(world): State<Arc<World>>, method: Method, uri: Uri, headers: HeaderMap) -> Json<Value> {
@@ -109,7 +118,13 @@ async fn tickets(State(world): State<Arc<World>>) -> Json<Vec<Value>> {
     Json(world.lock().tickets.clone())
 }
 
-async fn file_ticket(State(world): State<Arc<World>>, method: Method, uri: Uri, headers: HeaderMap, Json(body): Json<Value>) -> Response {
+async fn file_ticket(
+    State(world): State<Arc<World>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> Response {
     let mut state = world.lock();
     let write = journal::write(&method, &uri, &headers, body.clone());
     // The desk knows a request it has seen: the same key is the same ticket.
@@ -119,7 +134,8 @@ async fn file_ticket(State(world): State<Arc<World>>, method: Method, uri: Uri, 
     if let Some(ticket) = seen {
         return Json(ticket).into_response();
     }
-    let ticket = json!({ "id": format!("INC-{}", 1001 + state.tickets.len()), "key": key, "title": body["title"], "body": body["body"] });
+    let ticket =
+        json!({ "id": format!("INC-{}", 1001 + state.tickets.len()), "key": key, "title": body["title"], "body": body["body"] });
     state.file_ticket(ticket.clone());
     (StatusCode::CREATED, Json(ticket)).into_response()
 }
@@ -128,7 +144,10 @@ async fn file_ticket(State(world): State<Arc<World>>, method: Method, uri: Uri, 
 pub async fn page(State(world): State<Arc<World>>) -> Html<String> {
     let state = world.lock();
     let facts = [
-        ("fault", serde_json::to_value(state.fault).map_or_else(|_| String::new(), |v| v.as_str().unwrap_or_default().to_owned())),
+        (
+            "fault",
+            serde_json::to_value(state.fault).map_or_else(|_| String::new(), |v| v.as_str().unwrap_or_default().to_owned()),
+        ),
         ("CPU of cart", format!("{:.1} %", state.cpu_usage())),
         ("replicas of cart", state.deployments.first().map_or(0, |d| d.replicas).to_string()),
         ("database", format!("{} ({})", state.db_endpoint, if state.db_is_healthy() { "healthy" } else { "timing out" })),

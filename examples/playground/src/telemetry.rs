@@ -6,7 +6,11 @@ use opentelemetry::{
     trace::{Span, SpanKind, Status, TraceContextExt, Tracer, TracerProvider},
 };
 use opentelemetry_otlp::{LogExporter, SpanExporter, WithExportConfig, WithTonicConfig, tonic_types::metadata::MetadataMap};
-use opentelemetry_sdk::{Resource, logs::{BatchLogProcessor, BatchConfigBuilder, SdkLoggerProvider}, trace::SdkTracerProvider};
+use opentelemetry_sdk::{
+    Resource,
+    logs::{BatchConfigBuilder, BatchLogProcessor, SdkLoggerProvider},
+    trace::SdkTracerProvider,
+};
 use std::time::Duration;
 
 /// Batches leave this often: the playground is watched by people.
@@ -46,7 +50,10 @@ impl Telemetry {
         let mut query = tracer
             .span_builder("SELECT cart")
             .with_kind(SpanKind::Client)
-            .with_attributes([KeyValue::new("db.system.name", "postgresql"), KeyValue::new("server.address", endpoint.to_owned())])
+            .with_attributes([
+                KeyValue::new("db.system.name", "postgresql"),
+                KeyValue::new("server.address", endpoint.to_owned()),
+            ])
             .start_with_context(&tracer, &context);
         if !healthy {
             query.set_status(Status::error("connection timeout"));

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{collections::BTreeMap, sync::{Mutex, MutexGuard}};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard},
+};
 
 /// Writes kept for `GET /journal`; older ones are dropped.
 const JOURNAL_ROWS_MAX: usize = 10_000;
@@ -84,7 +87,11 @@ impl World {
             annotations: BTreeMap::new(),
             resource_version: 1,
         };
-        let state = State { deployments: vec![deployment("cart", 2), deployment("catalog", 3)], db_endpoint: "primary", ..State::default() };
+        let state = State {
+            deployments: vec![deployment("cart", 2), deployment("catalog", 3)],
+            db_endpoint: "primary",
+            ..State::default()
+        };
         Self { kubernetes_token, state: Mutex::new(state) }
     }
 

@@ -61,8 +61,7 @@ pub async fn run(context: &Context, files: &[PathBuf], is_dry: bool) -> Result<(
     for file in files {
         let text = read(file)?;
         let base = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let found = parse(&text, base, &|name| std::env::var(name).ok())
-            .with_context(|| format!("{}", file.display()))?;
+        let found = parse(&text, base, &|name| std::env::var(name).ok()).with_context(|| format!("{}", file.display()))?;
         documents.extend(found.into_iter().map(|d| (file, d)));
     }
     // What others refer to comes first, whatever the order in the file.
@@ -142,7 +141,13 @@ fn read_document(text: &str, base: &Path, environment: &dyn Fn(&str) -> Option<S
     };
     let name = resource.metadata.name;
     let spec = if *kind == "Secret" { secret(resource.spec, base, environment)? } else { resource.spec };
-    Ok(Document { path: format!("/api/v1/{plural}/{}", segment(&name)), kind: resource.kind, name, body: Body::Json(spec), line: 0 })
+    Ok(Document {
+        path: format!("/api/v1/{plural}/{}", segment(&name)),
+        kind: resource.kind,
+        name,
+        body: Body::Json(spec),
+        line: 0,
+    })
 }
 
 /// The value of a secret may stand in the environment or in a file beside the YAML.
@@ -150,7 +155,8 @@ fn secret(mut spec: Value, base: &Path, environment: &dyn Fn(&str) -> Option<Str
     let fields = spec.as_object_mut().context("a Secret needs a spec with value, valueFromEnv or valueFromFile")?;
     let from_environment = fields.remove("valueFromEnv");
     let from_file = fields.remove("valueFromFile");
-    if [fields.contains_key("value"), from_environment.is_some(), from_file.is_some()].iter().filter(|given| **given).count() != 1 {
+    if [fields.contains_key("value"), from_environment.is_some(), from_file.is_some()].iter().filter(|given| **given).count() != 1
+    {
         bail!("a Secret needs exactly one of value, valueFromEnv and valueFromFile");
     }
     if let Some(variable) = from_environment {
@@ -185,7 +191,10 @@ fn split(text: &str) -> Vec<(usize, String)> {
 }
 
 fn rank(kind: &str) -> usize {
-    ["Secret", "Plugin", "Guardrail", "Scrape", "Webhook", "Silence", "Workflow", "Monitor"].iter().position(|k| *k == kind).unwrap_or(9)
+    ["Secret", "Plugin", "Guardrail", "Scrape", "Webhook", "Silence", "Workflow", "Monitor"]
+        .iter()
+        .position(|k| *k == kind)
+        .unwrap_or(9)
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {
@@ -214,11 +223,10 @@ mod tests {
                     document: {dsl: 1.0.3, namespace: d, name: scale, version: 0.1.0}\ndo: []\n---\n\
                     apiVersion: orchestrix/v1\nkind: Secret\nmetadata: {name: slack}\nspec: {valueFromEnv: SLACK, hosts: ['https://slack.com']}\n";
         let documents = parsed(text).unwrap();
-        assert_eq!(documents.iter().map(|d| (d.path.as_str(), d.line)).collect::<Vec<_>>(), [
-            ("/api/v1/monitors/high-cpu", 1),
-            ("/api/v1/workflows/scale", 7),
-            ("/api/v1/secrets/slack", 10)
-        ]);
+        assert_eq!(
+            documents.iter().map(|d| (d.path.as_str(), d.line)).collect::<Vec<_>>(),
+            [("/api/v1/monitors/high-cpu", 1), ("/api/v1/workflows/scale", 7), ("/api/v1/secrets/slack", 10)]
+        );
         assert!(matches!(&documents[1].body, Body::Workflow(text) if text.starts_with("document:")));
         assert_eq!(documents[2].body, Body::Json(json!({ "hosts": ["https://slack.com"], "value": "xoxb" })));
     }

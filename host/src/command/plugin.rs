@@ -23,7 +23,9 @@ pub async fn run(context: &Context, command: &PluginCommand) -> Result<()> {
             let path = format!("/api/v1/plugins/{}", segment(&name));
             // An update keeps what the admin decided before.
             let mut spec = match context.client.get(&path).await {
-                Ok(existing) => json!({ "config": existing["config"], "grant": existing["grant"], "secrets": existing["secrets"] }),
+                Ok(existing) => {
+                    json!({ "config": existing["config"], "grant": existing["grant"], "secrets": existing["secrets"] })
+                }
                 Err(Failure::NotFound(_)) => json!({}),
                 Err(other) => return Err(other),
             };
@@ -44,7 +46,8 @@ pub async fn run(context: &Context, command: &PluginCommand) -> Result<()> {
             } else {
                 text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
             }
-            let grant: Value = serde_saphyr::from_str(&text).map_err(|e| Failure::Refused(format!("the grant is not YAML: {e}")))?;
+            let grant: Value =
+                serde_saphyr::from_str(&text).map_err(|e| Failure::Refused(format!("the grant is not YAML: {e}")))?;
             let path = format!("/api/v1/plugins/{}", segment(name));
             let existing = context.client.get(&path).await?;
             let spec = json!({ "plugin": existing["plugin"], "version": existing["version"], "config": existing["config"],

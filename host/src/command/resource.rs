@@ -27,9 +27,19 @@ const KINDS: &[Kind] = &[
     kind(&["webhook", "webhooks"], "/api/v1/webhooks", &["name", "spec"], true),
     kind(&["workflow", "workflows"], "/api/v1/workflows", &["name", "version", "title"], true),
     kind(&["run", "runs"], "/api/v1/runs", &["id", "workflow", "status", "started", "ended"], false),
-    kind(&["alert", "alerts"], "/api/v1/alerts", &["labels/alertname", "state", "severity", "activeAt", "annotations/summary", "id"], false),
+    kind(
+        &["alert", "alerts"],
+        "/api/v1/alerts",
+        &["labels/alertname", "state", "severity", "activeAt", "annotations/summary", "id"],
+        false,
+    ),
     kind(&["event", "events"], "/api/v1/events", &["time", "type", "source", "subject", "id"], false),
-    kind(&["ledger"], "/api/v1/ledger", &["id", "at", "entry", "body/effect/kind", "body/effect/target", "body/caller/installation"], false),
+    kind(
+        &["ledger"],
+        "/api/v1/ledger",
+        &["id", "at", "entry", "body/effect/kind", "body/effect/target", "body/caller/installation"],
+        false,
+    ),
     kind(&["audit"], "/api/v1/audit", &["at", "actor", "action", "target"], false),
     kind(&["token", "tokens"], "/api/v1/tokens", &["id", "name", "role", "expires", "revoked"], true),
 ];

@@ -20,7 +20,8 @@ pub async fn run(context: &Context, command: &WorkflowCommand) -> Result<()> {
                 Some(file) => std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?,
                 None => input.clone(),
             };
-            let input: Value = serde_json::from_str(&text).map_err(|e| Failure::Refused(format!("the input is not JSON: {e}")))?;
+            let input: Value =
+                serde_json::from_str(&text).map_err(|e| Failure::Refused(format!("the input is not JSON: {e}")))?;
             let path = format!("/api/v1/workflows/{}/runs", segment(name));
             let mut run = context.client.call(Method::POST, &path, &[], Send::Json(input)).await?;
             if *wait {

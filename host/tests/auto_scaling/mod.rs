@@ -15,9 +15,7 @@ async fn scaled_by(host: &Host, playground: &Playground) {
 
 async fn assert_solved(host: &Host, playground: &Playground) {
     let run = host
-        .wait_for("the run to end", async || {
-            host.runs("scale-on-high-cpu").await.into_iter().find(|run| !run["ended"].is_null())
-        })
+        .wait_for("the run to end", async || host.runs("scale-on-high-cpu").await.into_iter().find(|run| !run["ended"].is_null()))
         .await;
     assert_eq!((&run["status"], &run["output"]["solved"]), (&"completed".into(), &true.into()), "{run:#}");
     assert_eq!(run["output"]["replicas"], 4, "{run:#}");
@@ -25,10 +23,16 @@ async fn assert_solved(host: &Host, playground: &Playground) {
     let scalings = playground.writes("/deployments/cart/scale").await;
     assert_eq!(scalings.len(), 1, "scaled exactly once: {scalings:#?}");
     let messages = playground.messages().await;
-    assert!(messages.iter().any(|m| m.contains(":fire:")) && messages.iter().any(|m| m.contains(":white_check_mark:")), "{messages:#?}");
+    assert!(
+        messages.iter().any(|m| m.contains(":fire:")) && messages.iter().any(|m| m.contains(":white_check_mark:")),
+        "{messages:#?}"
+    );
     host.wait_for("the alert to resolve", async || {
         let alerts = host.get("/api/v1/alerts?state=resolved").await;
-        alerts["data"]["alerts"].as_array().is_some_and(|a| a.iter().any(|a| a["labels"]["alertname"] == "cpu-high")).then_some(())
+        alerts["data"]["alerts"]
+            .as_array()
+            .is_some_and(|a| a.iter().any(|a| a["labels"]["alertname"] == "cpu-high"))
+            .then_some(())
     })
     .await;
     let ledger = host.get("/api/v1/ledger/verify").await;

@@ -16,16 +16,37 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// `orchestrix serve`, which can be killed and started again on the same folder and ports.
 pub struct Host {
     pub dir: tempfile::TempDir,
+    setup: Setup,
     ports: [u16; 3],
     child: Option<Child>,
     client: reqwest::Client,
 }
 
+/// How a host is started, where a test needs more than the usual.
+#[derive(Default)]
+pub struct Setup {
+    /// Where its data lies; below its temporary folder without.
+    pub data: Option<PathBuf>,
+    /// Without the first-party components, whose compiling is most of a first start.
+    pub is_bare: bool,
+    pub environment: Vec<(&'static str, std::ffi::OsString)>,
+}
+
 impl Host {
     pub async fn start() -> Self {
+        Self::start_with(Setup::default()).await
+    }
+
+    /// Without first-party components.
+    pub async fn start_bare() -> Self {
+        Self::start_with(Setup { is_bare: true, ..Setup::default() }).await
+    }
+
+    pub async fn start_with(setup: Setup) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut host = Self {
             dir: tempfile::tempdir().expect("a temporary folder"),
+            setup,
             ports: free_ports(),
             child: None,
             client: reqwest::Client::new(),
@@ -34,21 +55,40 @@ impl Host {
         host
     }
 
-    /// Starts the process (again) and waits until it is ready.
-    pub async fn resume(&mut self) {
+    /// `orchestrix serve` on this host's folder and ports, ready to be started.
+    pub fn command(&self) -> Command {
+        self.command_on(&self.data())
+    }
+
+    /// The same with other data.
+    pub fn command_on(&self, data: &Path) -> Command {
         let [http, grpc, otlp] = self.ports;
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("a log file");
-        let child = Command::new(env!("CARGO_BIN_EXE_orchestrix"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrix"));
+        command
             .args(["serve", "--playground", "--data-dir"])
-            .arg(self.dir.path().join("data"))
+            .arg(data)
             .args(["--http", &format!("127.0.0.1:{http}"), "--otlp-grpc", &format!("127.0.0.1:{grpc}")])
             .args(["--otlp-http", &format!("127.0.0.1:{otlp}")])
             .env("ORCHESTRIX_BOOTSTRAP_TOKEN", TOKEN)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a log file"))
-            .stderr(log)
-            .spawn()
-            .expect("the host binary starts");
+            .envs(self.setup.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null());
+        if self.setup.is_bare {
+            let none = self.dir.path().join("no-plugins");
+            std::fs::create_dir_all(&none).expect("the folder is writable");
+            command.arg("--plugins-dir").arg(none);
+        }
+        command
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.setup.data.clone().unwrap_or_else(|| self.dir.path().join("data"))
+    }
+
+    /// Starts the process (again) and waits until it is ready.
+    pub async fn resume(&mut self) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("a log file");
+        let child =
+            self.command().stdout(log.try_clone().expect("a log file")).stderr(log).spawn().expect("the host binary starts");
         self.child = Some(child);
         let began = Instant::now();
         loop {
@@ -88,8 +128,49 @@ impl Host {
         format!("http://127.0.0.1:{}", self.ports[1])
     }
 
+    pub fn otlp_http(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports[2])
+    }
+
     pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        self.client.request(method, self.url(path)).bearer_auth(TOKEN)
+        self.request_as(Some(TOKEN), method, path)
+    }
+
+    /// With another token, or with none.
+    pub fn request_as(&self, token: Option<&str>, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.client.request(method, self.url(path));
+        match token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    /// Makes a tenant, and answers an admin token of it. Tenants have no API yet: it goes into the database.
+    pub async fn add_tenant(&self, name: &str) -> String {
+        let tenant = model::TenantId::new(name).expect("the name is a tenant's");
+        let (token, created) = (format!("token-of-{name}-0123456789abcdef"), model::Timestamp(1));
+        let row = db::token::Token {
+            id: uuid::Uuid::new_v4().to_string(),
+            tenant: tenant.clone(),
+            name: format!("admin of {name}"),
+            role: model::Role::Admin,
+            hash: api::auth::hash_token(&token),
+            created,
+            expires: None,
+            revoked: None,
+        };
+        let db =
+            db::Db::open(&format!("sqlite:{}", self.data().join("orchestrix.db").display())).await.expect("the database opens");
+        db.write::<_, db::Error, _>(move |tx| {
+            Box::pin(async move {
+                tx.ensure_tenant(&tenant, created).await?;
+                tx.add_token(&row).await
+            })
+        })
+        .await
+        .expect("the tenant is stored");
+        db.close().await;
+        token
     }
 
     pub async fn get(&self, path: &str) -> Value {
@@ -111,6 +192,13 @@ impl Host {
             .expect("the command line starts");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stdout) + &text(&output.stderr)) }
+    }
+
+    /// Applies resources given as text.
+    pub fn apply(&self, yaml: &str) -> Result<String, String> {
+        let here = self.dir.path().join(format!("{}.yaml", uuid::Uuid::new_v4()));
+        std::fs::write(&here, yaml).expect("the folder is writable");
+        self.cli(&["apply", "-f", here.to_str().expect("temporary paths are UTF-8")])
     }
 
     /// Applies the files of an example, with the playground where it really is.
@@ -195,7 +283,8 @@ impl Playground {
     }
 
     pub async fn fault(&self, fault: &str) {
-        let sent = self.client.post(format!("http://{}/fault", self.address)).json(&serde_json::json!({ "fault": fault })).send().await;
+        let sent =
+            self.client.post(format!("http://{}/fault", self.address)).json(&serde_json::json!({ "fault": fault })).send().await;
         assert!(sent.expect("the playground answers").status().is_success(), "no such fault: {fault}");
     }
 
@@ -218,6 +307,15 @@ impl Drop for Playground {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A built component by its name below the folder of components, as `cargo xtask plugins` leaves them.
+pub fn component(name: &str) -> PathBuf {
+    let folder = std::env::var_os("ORCHESTRIX_PLUGINS_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_BIN_EXE_orchestrix")).with_file_name("plugins"), PathBuf::from);
+    let path = folder.join(name);
+    assert!(path.is_file(), "{} is missing: run `cargo xtask plugins`, or `cargo xtask test`", path.display());
+    path
 }
 
 /// The project's root folder.

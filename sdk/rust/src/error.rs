@@ -64,7 +64,8 @@ impl Error {
 
     /// Whether the request certainly never reached the other side, so that nothing can have happened there.
     pub fn is_unsent(&self) -> bool {
-        let is_ours = ["guardrail.", "permission.", "effect.", "config.", "input."].iter().any(|kind| self.code.starts_with(kind));
+        let is_ours =
+            ["guardrail.", "permission.", "effect.", "config.", "input."].iter().any(|kind| self.code.starts_with(kind));
         is_ours || matches!(self.code.as_ref(), "remote.unreachable" | "remote.name_unresolved" | "remote.tls_failed")
     }
 

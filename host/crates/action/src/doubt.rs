@@ -34,9 +34,9 @@ pub fn unsettled(rows: &[LedgerRow]) -> Vec<i64> {
 
 /// Whether any effect of the request may have reached the world: begun, and not settled as "not-done".
 fn may_have_happened(rows: &[LedgerRow]) -> bool {
-    rows.iter().filter(|row| row.entry == Entry::Begun).any(|begun| {
-        !rows.iter().any(|row| row.begun == Some(begun.id) && row.body["status"] == "not-done")
-    })
+    rows.iter()
+        .filter(|row| row.entry == Entry::Begun)
+        .any(|begun| !rows.iter().any(|row| row.begun == Some(begun.id) && row.body["status"] == "not-done"))
 }
 
 pub fn next(rows: &[LedgerRow], can_probe: bool, repeat: Repeat) -> Next {

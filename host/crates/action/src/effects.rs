@@ -92,7 +92,12 @@ impl EffectPort for Effects {
     async fn settle(&self, who: &Caller, permit: PermitId, status: &str, detail: Value) {
         if let Err(error) = Effects::settle(self, who, permit.0, status, detail).await {
             // The begun row stays open: after a restart the effect counts as in doubt, which is the truth.
-            tracing::error!(error = &error as &dyn std::error::Error, ledger = permit.0, status, "an effect could not be settled");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                ledger = permit.0,
+                status,
+                "an effect could not be settled"
+            );
         }
     }
 }
@@ -100,7 +105,8 @@ impl EffectPort for Effects {
 async fn judge(tx: &mut Tx, who: &Caller, effect: &Effect, now: Timestamp) -> Result<Result<Vec<String>, Refusal>, Error> {
     let mut guardrails = Vec::new();
     for row in tx.lock_guardrails(&who.tenant).await? {
-        let compiled = serde_json::from_value(row.spec).map_err(|e| e.to_string()).and_then(|spec| Guardrail::compile(&row.name, &spec));
+        let compiled =
+            serde_json::from_value(row.spec).map_err(|e| e.to_string()).and_then(|spec| Guardrail::compile(&row.name, &spec));
         match compiled {
             Ok(guardrail) => guardrails.push(guardrail),
             // One that can't be read might have forbidden this: refuse rather than guess.
@@ -123,7 +129,14 @@ async fn judge(tx: &mut Tx, who: &Caller, effect: &Effect, now: Timestamp) -> Re
     Ok(Ok(due.into_iter().map(|budget| budget.guardrail).collect()))
 }
 
-async fn append(tx: &mut Tx, who: &Caller, entry: Entry, begun: Option<i64>, mut body: Value, now: Timestamp) -> Result<i64, Error> {
+async fn append(
+    tx: &mut Tx,
+    who: &Caller,
+    entry: Entry,
+    begun: Option<i64>,
+    mut body: Value,
+    now: Timestamp,
+) -> Result<i64, Error> {
     body["caller"] = json!({
         "installation": who.installation,
         "plugin": who.plugin,

@@ -18,19 +18,45 @@ use serde::{Deserialize, Serialize};
 ///   budget: {max: 3, window: 1h}
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(try_from = "Written", rename_all = "camelCase")]
 pub struct Spec {
     /// Patterns over the effect's kind, such as `kubernetes.deployment.*`.
-    #[serde(default = "everything")]
     pub effects: Vec<String>,
     /// Patterns over the effect's target, such as `prod/*/deployment/cart`.
-    #[serde(default = "everything")]
     pub targets: Vec<String>,
     #[serde(flatten)]
     pub rule: Rule,
     /// Shown to whoever is refused.
-    #[serde(default)]
     pub why: String,
+}
+
+/// The settings as they are written. A flattened rule could not refuse unknown keys by name.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Written {
+    #[serde(default = "everything")]
+    effects: Vec<String>,
+    #[serde(default = "everything")]
+    targets: Vec<String>,
+    deny: Option<bool>,
+    allow: Option<bool>,
+    budget: Option<Budget>,
+    #[serde(default)]
+    why: String,
+}
+
+impl TryFrom<Written> for Spec {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        let rule = match (written.deny, written.allow, written.budget) {
+            (Some(deny), None, None) => Rule::Deny(deny),
+            (None, Some(allow), None) => Rule::Allow(allow),
+            (None, None, Some(budget)) => Rule::Budget(budget),
+            _ => return Err("give exactly one of deny: true, allow: true and budget: {max, window}"),
+        };
+        Ok(Self { effects: written.effects, targets: written.targets, rule, why: written.why })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -233,6 +259,21 @@ mod tests {
 
     fn rail(name: &str, spec: serde_json::Value) -> Guardrail {
         Guardrail::compile(name, &serde_json::from_value(spec).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_misspelt_key_no_rule_or_two_are_refused_by_name() {
+        for (text, why) in [
+            (r#"{"effects":["a"],"bugdet":{"max":1,"window":"1h"}}"#, "unknown field `bugdet`"),
+            (r#"{"effects":["a"]}"#, "exactly one"),
+            (r#"{"deny":true,"budget":{"max":1,"window":"1h"}}"#, "exactly one"),
+            (r#"{"deny":"yes"}"#, "boolean"),
+        ] {
+            let error = serde_json::from_str::<Spec>(text).unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+        let spec: Spec = serde_json::from_str(r#"{"budget":{"max":1,"window":"1h"}}"#).unwrap();
+        assert_eq!(serde_json::from_value::<Spec>(serde_json::to_value(&spec).unwrap()).unwrap(), spec);
     }
 
     #[test]

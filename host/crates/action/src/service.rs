@@ -6,13 +6,18 @@ use crate::{
     executor::{Executor, Facts},
 };
 use db::{Db, Topic};
-use model::{ActionOutcome, ActionRequest, ActionResult, Clock, ErrorRecord, Installation, InvocationId, RetryAdvice, TenantId, limits};
+use model::{
+    ActionOutcome, ActionRequest, ActionResult, Clock, ErrorRecord, Installation, InvocationId, RetryAdvice, TenantId, limits,
+};
 use parking_lot::Mutex;
 use plugin::{ActionCall, CallContext, Caller, Cause, EffectPort, PermitId, Verdict};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::{AtomicU64, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::Semaphore;
@@ -107,7 +112,10 @@ impl Service {
         }
         self.calls.close();
         if tokio::time::timeout(self.config.drain, self.calls.wait()).await.is_err() {
-            tracing::warn!(calls = self.calls.len(), "actions were cut off by the stop; they are looked at again at the next start");
+            tracing::warn!(
+                calls = self.calls.len(),
+                "actions were cut off by the stop; they are looked at again at the next start"
+            );
         }
     }
 
@@ -156,7 +164,12 @@ impl Service {
     }
 
     fn spawn(&self, tenant: TenantId, request: ActionRequest, after_crash: bool) {
-        let slots = self.slots.lock().entry(tenant.clone()).or_insert_with(|| Arc::new(Semaphore::new(self.config.calls_per_tenant_max))).clone();
+        let slots = self
+            .slots
+            .lock()
+            .entry(tenant.clone())
+            .or_insert_with(|| Arc::new(Semaphore::new(self.config.calls_per_tenant_max)))
+            .clone();
         let service = self.clone();
         self.calls.spawn(async move {
             let Ok(_slot) = slots.acquire_owned().await else { return };
@@ -167,7 +180,11 @@ impl Service {
 
     async fn perform(&self, tenant: &TenantId, request: &ActionRequest, after_crash: bool) -> ActionOutcome {
         if request.deadline.is_some_and(|deadline| deadline <= self.clock.now()) && !after_crash {
-            return failed("action.deadline", format!("{} was not begun before its deadline", request.operation), RetryAdvice::Never);
+            return failed(
+                "action.deadline",
+                format!("{} was not begun before its deadline", request.operation),
+                RetryAdvice::Never,
+            );
         }
         let installation = match self.db.installation(tenant, &request.installation).await {
             Ok(installation) => installation,
@@ -178,7 +195,9 @@ impl Service {
                 );
                 return failed("plugin.not_installed", message, RetryAdvice::Never);
             }
-            Err(error) => return failed("host.database", format!("the installation can't be read: {error}"), RetryAdvice::AfterMs(1_000)),
+            Err(error) => {
+                return failed("host.database", format!("the installation can't be read: {error}"), RetryAdvice::AfterMs(1_000));
+            }
         };
         if !installation.is_enabled {
             let message = format!("installation {:?} is disabled; an admin can enable it", installation.name);
@@ -208,7 +227,8 @@ impl Service {
         };
         let facts = self.executor.facts(installation, call).unwrap_or(Facts { repeat: doubt::Repeat::Never, can_probe: false });
         let open = doubt::unsettled(&rows);
-        let begun: Vec<_> = rows.iter().filter(|r| r.entry == db::ledger::Entry::Begun).map(|r| r.body["effect"].clone()).collect();
+        let begun: Vec<_> =
+            rows.iter().filter(|r| r.entry == db::ledger::Entry::Begun).map(|r| r.body["effect"].clone()).collect();
         let verdict = match doubt::next(&rows, facts.can_probe, facts.repeat) {
             Next::Execute => {
                 self.settle_all(tenant, request, installation, &open, "in-doubt", json!({ "then": "repeated" })).await;
@@ -247,7 +267,15 @@ impl Service {
         }
     }
 
-    async fn settle_all(&self, tenant: &TenantId, request: &ActionRequest, installation: &Installation, open: &[i64], status: &str, detail: Value) {
+    async fn settle_all(
+        &self,
+        tenant: &TenantId,
+        request: &ActionRequest,
+        installation: &Installation,
+        open: &[i64],
+        status: &str,
+        detail: Value,
+    ) {
         let who = Caller {
             tenant: tenant.clone(),
             installation: installation.name.clone(),
@@ -291,7 +319,10 @@ impl Service {
         counter.fetch_add(1, Ordering::Relaxed);
         loop {
             let now = self.clock.now();
-            let (tenant, result) = (tenant.clone(), ActionResult { request: request.id, run: request.run, step: request.step.clone(), outcome: outcome.clone() });
+            let (tenant, result) = (
+                tenant.clone(),
+                ActionResult { request: request.id, run: request.run, step: request.step.clone(), outcome: outcome.clone() },
+            );
             let written = self
                 .db
                 .write::<(), Error, _>(move |tx| {

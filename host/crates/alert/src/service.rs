@@ -1,14 +1,18 @@
 //! The loop: reports in by cursor, alerts, timelines and bus events out, in one transaction a batch.
 
 use crate::{
-    Error, matching::Matchers,
+    Error,
+    matching::Matchers,
     state::{self, Change, Command, Given},
 };
 use db::{Db, Handed, Topic, Tx};
 use model::{AlertEvent, AlertId, AlertState, Clock, Event, FindingReport, LabelSet, TenantId, Timestamp, limits};
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, atomic::{AtomicU64, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;

@@ -59,7 +59,12 @@ pub fn alert_labels(report: &FindingReport, finding: &Finding) -> LabelSet {
 }
 
 /// What happens to the thing's newest episode, if anything. `is_silenced` is asked with the alert's labels.
-pub fn apply(current: Option<&AlertRow>, command: Command<'_>, given: Given, is_silenced: impl Fn(&LabelSet) -> bool) -> Option<Change> {
+pub fn apply(
+    current: Option<&AlertRow>,
+    command: Command<'_>,
+    given: Given,
+    is_silenced: impl Fn(&LabelSet) -> bool,
+) -> Option<Change> {
     match command {
         Command::Observe { report, finding } => match verdict(report, finding) {
             Verdict::Keep => None,
@@ -166,7 +171,12 @@ fn begin(current: Option<&AlertRow>, report: &FindingReport, finding: &Finding, 
 }
 
 /// Between the recovery threshold and the firing one: keeps what fires firing, starts nothing.
-fn hold(current: &AlertRow, report: &FindingReport, finding: &Finding, is_silenced: &impl Fn(&LabelSet) -> bool) -> Option<Change> {
+fn hold(
+    current: &AlertRow,
+    report: &FindingReport,
+    finding: &Finding,
+    is_silenced: &impl Fn(&LabelSet) -> bool,
+) -> Option<Change> {
     match current.alert.state {
         AlertState::Firing => {
             let mut row = current.clone();

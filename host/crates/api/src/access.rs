@@ -167,13 +167,30 @@ pub const ENDPOINTS: &[Endpoint] = &[
     get("/api/v1/status/tsdb", VIEWER, "Facts of the store, as Prometheus tells them"),
     // Loki and logs
     get("/loki/api/v1/query", VIEWER, "Log query, as Loki answers").query(&["query", "time", "limit", "direction"]),
-    get("/loki/api/v1/query_range", VIEWER, "Log query over a range, as Loki answers").query(&["query", "start", "end", "since", "limit", "direction", "step"]),
+    get("/loki/api/v1/query_range", VIEWER, "Log query over a range, as Loki answers").query(&[
+        "query",
+        "start",
+        "end",
+        "since",
+        "limit",
+        "direction",
+        "step",
+    ]),
     get("/loki/api/v1/labels", VIEWER, "Names of stream labels").query(&["start", "end"]),
     get("/loki/api/v1/label/{name}/values", VIEWER, "Values of a stream label").query(&["start", "end"]),
     get("/api/v1/logs", VIEWER, "Searches logs").query(&["query", "trace", "start", "end", "limit", "direction"]),
     get("/api/v1/logs/histogram", VIEWER, "Counts logs by time and severity").query(&["query", "trace", "start", "end", "step"]),
     // Traces
-    get("/api/v1/traces", VIEWER, "Searches spans").query(&["service", "name", "status", "minDuration", "maxDuration", "start", "end", "limit"]),
+    get("/api/v1/traces", VIEWER, "Searches spans").query(&[
+        "service",
+        "name",
+        "status",
+        "minDuration",
+        "maxDuration",
+        "start",
+        "end",
+        "limit",
+    ]),
     get("/api/v1/traces/{id}", VIEWER, "All spans of a trace"),
     get("/api/v1/services", VIEWER, "Services that sent spans").query(&["start", "end"]),
     get("/api/v1/services/{name}/operations", VIEWER, "Operations of a service").query(&["start", "end"]),
@@ -201,7 +218,14 @@ mod tests {
     #[test]
     fn whatever_changes_something_needs_an_operator() {
         // Reading by POST, as Prometheus' clients do, changes nothing.
-        let reading = ["/api/v1/query", "/api/v1/query_range", "/api/v1/query_exemplars", "/api/v1/series", "/api/v1/labels", "/api/v1/workflows/validate"];
+        let reading = [
+            "/api/v1/query",
+            "/api/v1/query_range",
+            "/api/v1/query_exemplars",
+            "/api/v1/series",
+            "/api/v1/labels",
+            "/api/v1/workflows/validate",
+        ];
         for e in ENDPOINTS.iter().filter(|e| e.method != "GET" && !reading.contains(&e.path)) {
             let allowed = matches!(e.access, Access::Role(role) if role >= Role::Operator);
             assert!(allowed || e.path == "/approve/{token}", "{} {}", e.method, e.path);

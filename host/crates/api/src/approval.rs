@@ -46,12 +46,15 @@ pub struct LinkNew {
 }
 
 pub fn routes() -> Router<State> {
-    Router::new()
-        .route("/api/v1/runs/{id}/link", routing::post(make))
-        .route("/approve/{token}", routing::get(page).post(answer))
+    Router::new().route("/api/v1/runs/{id}/link", routing::post(make)).route("/approve/{token}", routing::get(page).post(answer))
 }
 
-async fn make(state: axum::extract::State<State>, Caller(who): Caller, Path(id): Path<String>, Json(new): Json<LinkNew>) -> Result<axum::Json<Value>> {
+async fn make(
+    state: axum::extract::State<State>,
+    Caller(who): Caller,
+    Path(id): Path<String>,
+    Json(new): Json<LinkNew>,
+) -> Result<axum::Json<Value>> {
     let run = run::id_of(&id)?;
     // The run must be the tenant's own.
     state.workflows.run(&who.tenant, run).await?;
@@ -65,9 +68,13 @@ async fn make(state: axum::extract::State<State>, Caller(who): Caller, Path(id):
     let ticket = Ticket { tenant: who.tenant.to_string(), run: run.to_string(), step: new.step, expires_ns: expires.nanos(), by };
     let link = sign(&state.vault.link_key(), &ticket);
     state
-        .change(&who, "make approval link", &run.to_string(), json!({ "step": ticket.step, "for": ticket.by, "expires": rfc3339(expires) }), |_| {
-            Box::pin(async { Ok(()) })
-        })
+        .change(
+            &who,
+            "make approval link",
+            &run.to_string(),
+            json!({ "step": ticket.step, "for": ticket.by, "expires": rfc3339(expires) }),
+            |_| Box::pin(async { Ok(()) }),
+        )
         .await?;
     let base = state.public_url.clone().unwrap_or_default();
     Ok(axum::Json(json!({ "url": format!("{base}/approve/{link}"), "expires": rfc3339(expires) })))

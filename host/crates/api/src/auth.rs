@@ -110,7 +110,10 @@ impl ingest::Authenticate for Authenticator {
 
 fn credential(headers: &HeaderMap) -> Result<String, Problem> {
     let none = || {
-        Problem::new(Code::NoCredentials, "send `Authorization: Bearer TOKEN`, or Basic authentication with the token as password")
+        Problem::new(
+            Code::NoCredentials,
+            "send `Authorization: Bearer TOKEN`, or Basic authentication with the token as password",
+        )
     };
     let value = headers.get(header::AUTHORIZATION).ok_or_else(none)?.to_str().map_err(|_| none())?;
     let (scheme, rest) = value.split_once(' ').ok_or_else(none)?;

@@ -103,10 +103,7 @@ impl Problem {
 
     /// Our bug or a world's failure the caller can do nothing about; the cause goes to the log.
     pub fn internal(cause: &dyn std::error::Error) -> Self {
-        Self {
-            inward: Some(chain(cause)),
-            ..Self::new(Code::Internal, "the host could not finish this; its log says why")
-        }
+        Self { inward: Some(chain(cause)), ..Self::new(Code::Internal, "the host could not finish this; its log says why") }
     }
 
     pub fn not_found(what: impl std::fmt::Display) -> Self {
@@ -119,7 +116,10 @@ impl Problem {
 
     pub fn invalid(pointer: &str, why: impl std::fmt::Display) -> Self {
         let error = FieldProblem { pointer: pointer.into(), message: why.to_string(), ..FieldProblem::default() };
-        Self { errors: vec![error], ..Self::new(Code::Invalid, format!("{}: {why}", if pointer.is_empty() { "/" } else { pointer })) }
+        Self {
+            errors: vec![error],
+            ..Self::new(Code::Invalid, format!("{}: {why}", if pointer.is_empty() { "/" } else { pointer }))
+        }
     }
 
     #[must_use]
@@ -179,7 +179,10 @@ impl From<db::Error> for Problem {
             db::Error::NotFound { .. } => Self::new(Code::NotFound, error.to_string()),
             db::Error::Conflict { .. } => Self::new(Code::Conflict, error.to_string()),
             db::Error::Closed => Self { retry_after_s: Some(1), ..Self::new(Code::Busy, "the host is shutting down") },
-            db::Error::DiskFull => Self { retry_after_s: Some(30), ..Self::new(Code::DiskFull, "the data disk is full; free space, then send again") },
+            db::Error::DiskFull => Self {
+                retry_after_s: Some(30),
+                ..Self::new(Code::DiskFull, "the data disk is full; free space, then send again")
+            },
             // Nothing of it is stored, so it may be sent again as it is.
             db::Error::Locked | db::Error::Commit(_) => Self {
                 retry_after_s: Some(1),

@@ -26,8 +26,14 @@ pub fn routes() -> Router<State> {
 async fn search(state: axum::extract::State<State>, Caller(who): Caller, form: Form) -> Result<Json<Value>> {
     let (start, end) = log::bounds(&form, state.now())?;
     let text = |name: &str| form.get(name).map(str::to_owned);
-    let query =
-        EventQuery { kind: text("type"), source: text("source"), subject: text("subject"), start, end, limit: log::limit(&form)? };
+    let query = EventQuery {
+        kind: text("type"),
+        source: text("source"),
+        subject: text("subject"),
+        start,
+        end,
+        limit: log::limit(&form)?,
+    };
     let items = state.telemetry.events.search(&who.tenant, &query).await?;
     Ok(Json(json!({ "items": items })))
 }
@@ -45,9 +51,9 @@ async fn follow(
     // Subscribed before the first look, so that nothing falls between.
     let wake = state.db.subscribe(Topic::Event);
     let after = match last {
-        Some(text) => {
-            text.parse::<i64>().map_err(|_| Problem::new(Code::Parameter, format!("Last-Event-ID {text:?} is no id of this stream")))?
-        }
+        Some(text) => text
+            .parse::<i64>()
+            .map_err(|_| Problem::new(Code::Parameter, format!("Last-Event-ID {text:?} is no id of this stream")))?,
         None => state.db.newest(Topic::Event).await?,
     };
     let follower = Follower {

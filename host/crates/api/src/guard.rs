@@ -54,6 +54,9 @@ pub fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message");
-    let problem = Problem { inward: Some(format!("handler panicked: {message}")), ..Problem::new(Code::Internal, "the host has a bug here; its log says where") };
+    let problem = Problem {
+        inward: Some(format!("handler panicked: {message}")),
+        ..Problem::new(Code::Internal, "the host has a bug here; its log says where")
+    };
     problem.into_response()
 }

@@ -1,11 +1,6 @@
 //! The host about itself: status, `/metrics`, and what Prometheus calls rules and targets.
 
-use crate::{
-    error::Result,
-    extract::Caller,
-    state::State,
-    time::rfc3339,
-};
+use crate::{error::Result, extract::Caller, state::State, time::rfc3339};
 use axum::{
     Json, Router,
     http::header,
@@ -126,7 +121,8 @@ async fn rules(state: axum::extract::State<State>, Caller(who): Caller) -> Resul
         };
         let health = state.monitors.status(&who.tenant, &monitor.name).await?;
         let spec = &monitor.spec;
-        let seconds = |key: &str| spec[key].as_str().and_then(|t| crate::time::parse_duration_ms(key, t).ok()).unwrap_or(0) as f64 / 1e3;
+        let seconds =
+            |key: &str| spec[key].as_str().and_then(|t| crate::time::parse_duration_ms(key, t).ok()).unwrap_or(0) as f64 / 1e3;
         rules.push(json!({
             "type": "alerting",
             "name": monitor.name,
@@ -143,7 +139,8 @@ async fn rules(state: axum::extract::State<State>, Caller(who): Caller) -> Resul
             "evaluationTime": health.took_us as f64 / 1e6,
         }));
     }
-    let groups = if rules.is_empty() { json!([]) } else { json!([{ "name": "monitors", "file": "", "interval": 15, "rules": rules }]) };
+    let groups =
+        if rules.is_empty() { json!([]) } else { json!([{ "name": "monitors", "file": "", "interval": 15, "rules": rules }]) };
     Ok(Json(json!({ "status": "success", "data": { "groups": groups } })))
 }
 
@@ -168,7 +165,8 @@ async fn targets(state: axum::extract::State<State>, Caller(who): Caller) -> Jso
             })
         })
         .collect();
-    let problems: Vec<Value> = state.scrapes.problems(&who.tenant).into_iter().map(|(job, why)| json!({ "job": job, "message": why })).collect();
+    let problems: Vec<Value> =
+        state.scrapes.problems(&who.tenant).into_iter().map(|(job, why)| json!({ "job": job, "message": why })).collect();
     Json(json!({ "status": "success", "data": { "activeTargets": active, "droppedTargets": [], "problems": problems } }))
 }
 

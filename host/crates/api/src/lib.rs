@@ -38,13 +38,18 @@ mod workflow;
 mod tests;
 
 pub use auth::Authenticator;
-pub use packages::Packages;
 pub use host::Metric;
+pub use packages::Packages;
 pub use state::{Parts, Readiness, State};
 pub use time::{parse_duration_ms, parse_time, rfc3339};
 pub use vault::{Vault, VaultError};
 
-use axum::{Router, extract::DefaultBodyLimit, http::{HeaderName, HeaderValue, header}, middleware};
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{HeaderName, HeaderValue, header},
+    middleware,
+};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 /// Bodies of the API: specs and definitions. Components have a limit of their own.

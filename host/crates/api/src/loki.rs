@@ -47,7 +47,9 @@ async fn query(state: axum::extract::State<State>, Caller(who): Caller, form: Fo
     // Grafana checks a data source by this very query; it needs no store.
     if form.get("query").map(|q| q.replace(' ', "")) == Some("vector(1)+vector(1)".into()) {
         let t = state.now().millis() / 1_000;
-        return Ok(Json(json!({ "status": "success", "data": { "resultType": "vector", "result": [{ "metric": {}, "value": [t, "2"] }] } })));
+        return Ok(Json(
+            json!({ "status": "success", "data": { "resultType": "vector", "result": [{ "metric": {}, "value": [t, "2"] }] } }),
+        ));
     }
     let end = match form.get("time") {
         Some(text) => parse_time("time", text)?,
@@ -65,7 +67,11 @@ async fn query_range(state: axum::extract::State<State>, Caller(who): Caller, fo
 async fn answer(state: &State, tenant: &model::TenantId, form: &Form, start: Timestamp, end: Timestamp) -> Result<Json<Value>> {
     let text = form.required("query")?;
     if text.contains('(') && !text.trim_start().starts_with('{') {
-        return Err(Problem::new(Code::Query, "metric queries over logs are not offered yet; send a selector such as {service_name=\"cart\"} |= \"timeout\"").into());
+        return Err(Problem::new(
+            Code::Query,
+            "metric queries over logs are not offered yet; send a selector such as {service_name=\"cart\"} |= \"timeout\"",
+        )
+        .into());
     }
     let selector = log::parse(text)?;
     let query = selector.to_query(start, end, log::limit(form)?, log::direction(form)?);
@@ -79,7 +85,12 @@ async fn labels(state: axum::extract::State<State>, Caller(who): Caller, form: F
     Ok(Json(json!({ "status": "success", "data": names })))
 }
 
-async fn label_values(state: axum::extract::State<State>, Caller(who): Caller, Path(name): Path<String>, form: Form) -> Result<Json<Value>> {
+async fn label_values(
+    state: axum::extract::State<State>,
+    Caller(who): Caller,
+    Path(name): Path<String>,
+    form: Form,
+) -> Result<Json<Value>> {
     let (start, end) = log::bounds(&form, state.now())?;
     let values = state.telemetry.logs.label_values(&who.tenant, &name, &[], start, end).await.map_err(Problem::from)?;
     Ok(Json(json!({ "status": "success", "data": values })))
@@ -89,8 +100,7 @@ async fn label_values(state: axum::extract::State<State>, Caller(who): Caller, P
 fn streams(records: &[LogRecord]) -> Vec<Value> {
     let mut by_stream: BTreeMap<LabelSet, Vec<Value>> = BTreeMap::new();
     for record in records {
-        let mut labels =
-            LabelSet::from_pairs(record.resource.iter().map(|(name, value)| (label_name(name), value.to_text())));
+        let mut labels = LabelSet::from_pairs(record.resource.iter().map(|(name, value)| (label_name(name), value.to_text())));
         if !record.severity_text.is_empty() {
             labels.set("level", record.severity_text.to_lowercase());
         }

@@ -55,7 +55,9 @@ pub fn routes() -> Router<State> {
 pub fn document() -> Value {
     let mut document = Schemas::openapi();
     let components = document.components.get_or_insert_default();
-    components.security_schemes.insert("token".into(), RefOr::T(SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build())));
+    components
+        .security_schemes
+        .insert("token".into(), RefOr::T(SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build())));
     for endpoint in ENDPOINTS {
         add(&mut document, endpoint);
     }
@@ -70,10 +72,13 @@ fn add(document: &mut Document, endpoint: &Endpoint) {
         .tag(tag(endpoint.path))
         .summary(Some(endpoint.summary))
         .response("default", answer("What went wrong", "application/problem+json", "Problem"))
-        .response("200", match endpoint.answer {
-            Some(schema) => answer("Done", "application/json", schema),
-            None => ResponseBuilder::new().description("Done").build(),
-        });
+        .response(
+            "200",
+            match endpoint.answer {
+                Some(schema) => answer("Done", "application/json", schema),
+                None => ResponseBuilder::new().description("Done").build(),
+            },
+        );
     for name in endpoint.path.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name) {
         operation = operation.parameter(parameter(name, ParameterIn::Path, Required::True));
     }

@@ -42,7 +42,10 @@ impl Packages {
         let name = file_name(digest).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a digest"))?;
         let bytes = self.0.read(name)?;
         if Self::digest(&bytes) != digest {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("the stored component {digest} was altered; upload it again")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("the stored component {digest} was altered; upload it again"),
+            ));
         }
         Ok(bytes)
     }

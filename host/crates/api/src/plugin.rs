@@ -8,6 +8,7 @@ use crate::{
     state::State,
     time::rfc3339,
 };
+use ::plugin::Manifest;
 use axum::{Router, extract::DefaultBodyLimit, http::StatusCode, routing};
 use bytes::Bytes;
 use db::{
@@ -15,7 +16,6 @@ use db::{
     recording::{RecordingFilter, RecordingRow},
 };
 use model::{Grant, HttpGrant, Installation, SecretBinding, TenantId, limits};
-use ::plugin::Manifest;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
@@ -72,7 +72,11 @@ async fn packages(state: axum::extract::State<State>, Caller(who): Caller) -> Re
     Ok(axum::Json(json!({ "items": items })))
 }
 
-async fn upload(state: axum::extract::State<State>, Caller(who): Caller, Body(bytes): Body) -> Result<(StatusCode, axum::Json<Value>)> {
+async fn upload(
+    state: axum::extract::State<State>,
+    Caller(who): Caller,
+    Body(bytes): Body,
+) -> Result<(StatusCode, axum::Json<Value>)> {
     let (row, manifest) = keep(&state.packages, bytes, &who.name, state.now()).await?;
     let answer = json!({ "plugin": row.plugin, "version": row.version, "digest": row.digest, "bytes": row.bytes_count,
                          "manifest": row.manifest, "asked": asked(&manifest) });
@@ -203,14 +207,22 @@ struct Recorded {
     limit: Option<i64>,
 }
 
-async fn invocations(state: axum::extract::State<State>, Caller(who): Caller, Query(page): Query<Recorded>) -> Result<axum::Json<Value>> {
+async fn invocations(
+    state: axum::extract::State<State>,
+    Caller(who): Caller,
+    Query(page): Query<Recorded>,
+) -> Result<axum::Json<Value>> {
     let run = page.run.as_deref().map(crate::run::id_of).transpose()?;
     let filter = RecordingFilter { installation: page.plugin, run, before: page.before };
     let rows = state.db.recordings(&who.tenant, &filter, page.limit.unwrap_or(100).clamp(1, LIST_MAX)).await?;
     Ok(axum::Json(json!({ "items": rows.iter().map(recorded).collect::<Vec<_>>() })))
 }
 
-async fn invocation(state: axum::extract::State<State>, Caller(who): Caller, Path(id): Path<String>) -> Result<axum::Json<Value>> {
+async fn invocation(
+    state: axum::extract::State<State>,
+    Caller(who): Caller,
+    Path(id): Path<String>,
+) -> Result<axum::Json<Value>> {
     let id = id.parse().map_err(|_| Problem::not_found(format_args!("invocation {id:?}")))?;
     let row = state.db.recording(&who.tenant, id).await?;
     let mut value = recorded(&row);
@@ -235,11 +247,19 @@ async fn find_package(state: &State, tenant: &TenantId, plugin: &str, version: O
     }
     let known: Vec<&str> = all.iter().map(|p| p.plugin.as_str()).collect();
     let hint = did_you_mean(plugin, &known);
-    Err(Problem::invalid("/plugin", format!("no component of {plugin:?} was uploaded{hint}; `orchestrix plugin install FILE` uploads one")))
+    Err(Problem::invalid(
+        "/plugin",
+        format!("no component of {plugin:?} was uploaded{hint}; `orchestrix plugin install FILE` uploads one"),
+    ))
 }
 
 /// Each bound secret must be one that the manifest declares and the tenant has.
-async fn check_secrets(state: &State, tenant: &TenantId, manifest: &Manifest, bound: &BTreeMap<String, SecretBinding>) -> Result<()> {
+async fn check_secrets(
+    state: &State,
+    tenant: &TenantId,
+    manifest: &Manifest,
+    bound: &BTreeMap<String, SecretBinding>,
+) -> Result<()> {
     let declared: Vec<&str> = manifest.secrets.iter().map(|s| s.name.as_str()).collect();
     let stored = state.db.secrets(tenant).await?;
     for (name, binding) in bound {
@@ -250,12 +270,18 @@ async fn check_secrets(state: &State, tenant: &TenantId, manifest: &Manifest, bo
         if !stored.iter().any(|s| s.name == binding.secret) {
             let known: Vec<&str> = stored.iter().map(|s| s.name.as_str()).collect();
             let hint = did_you_mean(&binding.secret, &known);
-            return Err(Problem::invalid(&format!("/secrets/{name}/secret"), format!("there is no secret {:?}{hint}", binding.secret)));
+            return Err(Problem::invalid(
+                &format!("/secrets/{name}/secret"),
+                format!("there is no secret {:?}{hint}", binding.secret),
+            ));
         }
     }
     for secret in manifest.secrets.iter().filter(|s| s.required) {
         if !bound.contains_key(&secret.name) {
-            let why = format!("the plugin needs its secret {:?} ({}): bind it with secrets: {{{}: {{secret: NAME}}}}", secret.name, secret.description, secret.name);
+            let why = format!(
+                "the plugin needs its secret {:?} ({}): bind it with secrets: {{{}: {{secret: NAME}}}}",
+                secret.name, secret.description, secret.name
+            );
             return Err(Problem::invalid("/secrets", why));
         }
     }
@@ -269,7 +295,10 @@ pub async fn load(host: &::plugin::Host, packages: &Packages, digest: &str) -> R
     }
     let (packages, wanted) = (packages.clone(), digest.to_owned());
     let bytes = tokio::task::spawn_blocking(move || packages.get(&wanted)).await.map_err(|e| Problem::internal(&e))?;
-    let bytes = bytes.map_err(|e| Problem { inward: Some(e.to_string()), ..Problem::new(Code::Component, format!("the component {digest} cannot be read; upload it again")) })?;
+    let bytes = bytes.map_err(|e| Problem {
+        inward: Some(e.to_string()),
+        ..Problem::new(Code::Component, format!("the component {digest} cannot be read; upload it again"))
+    })?;
     host.load(bytes.into()).await.map_err(component_problem)
 }
 

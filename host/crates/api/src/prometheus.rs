@@ -132,11 +132,18 @@ async fn labels(state: axum::extract::State<State>, Caller(who): Caller, form: F
     Ok(done(json!(found.iter().take(limit).collect::<Vec<_>>())))
 }
 
-async fn label_values(state: axum::extract::State<State>, Caller(who): Caller, Path(name): Path<String>, form: Form) -> Result<Json<Data>> {
+async fn label_values(
+    state: axum::extract::State<State>,
+    Caller(who): Caller,
+    Path(name): Path<String>,
+    form: Form,
+) -> Result<Json<Data>> {
     let (start, end) = bounds(&state, &form)?;
     let mut found = std::collections::BTreeSet::new();
     for matchers in one_at_least(selectors(&form)?) {
-        found.extend(state.telemetry.metrics.label_values(&who.tenant, &name, &matchers, start, end).await.map_err(Problem::from)?);
+        found.extend(
+            state.telemetry.metrics.label_values(&who.tenant, &name, &matchers, start, end).await.map_err(Problem::from)?,
+        );
     }
     let limit = limit(&form)?;
     Ok(done(json!(found.iter().take(limit).collect::<Vec<_>>())))
@@ -161,8 +168,10 @@ async fn buildinfo() -> Json<Data> {
 async fn tsdb(state: axum::extract::State<State>, Caller(who): Caller) -> Result<Json<Data>> {
     let now = state.now();
     let names = metric_names(&state, &who.tenant, now).await?;
-    Ok(done(json!({ "headStats": { "numSeries": state.telemetry.metrics.series(&who.tenant, &[], now.plus_millis(-limits::LOOKBACK_MS).millis(), now.millis()).await.map_err(Problem::from)?.len() },
-                    "seriesCountByMetricName": names.iter().map(|n| json!({ "name": n })).collect::<Vec<_>>() })))
+    Ok(done(
+        json!({ "headStats": { "numSeries": state.telemetry.metrics.series(&who.tenant, &[], now.plus_millis(-limits::LOOKBACK_MS).millis(), now.millis()).await.map_err(Problem::from)?.len() },
+                    "seriesCountByMetricName": names.iter().map(|n| json!({ "name": n })).collect::<Vec<_>>() }),
+    ))
 }
 
 async fn metric_names(state: &State, tenant: &TenantId, now: Timestamp) -> Result<Vec<String>> {
@@ -290,7 +299,6 @@ impl From<telemetry::Error> for Problem {
         }
     }
 }
-
 
 #[cfg(test)]
 mod tests {

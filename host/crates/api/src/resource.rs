@@ -119,7 +119,9 @@ async fn put_webhook(state: Shared, Caller(who): Caller, Path(name): Path<String
     ::ingest::webhook::Spec::parse(&spec).map_err(wrong_spec)?;
     let (tenant, new) = (who.tenant.clone(), Webhook { name: name.clone(), spec: spec.clone(), updated: state.now() });
     let answer = row(&name, spec.clone(), new.updated);
-    state.change(&who, "put webhook", &name, spec, move |tx| Box::pin(async move { tx.put_webhook(&tenant, &new).await })).await?;
+    state
+        .change(&who, "put webhook", &name, spec, move |tx| Box::pin(async move { tx.put_webhook(&tenant, &new).await }))
+        .await?;
     Ok(axum::Json(answer))
 }
 
@@ -196,6 +198,8 @@ impl From<::detect::Error> for Problem {
         use ::detect::Error as E;
         match error {
             E::Spec { message, .. } => wrong_spec(message),
+            E::NoMonitor(name) => Self::not_found(format_args!("monitor {name:?}")),
+            E::NoMonitor(name) => Self::not_found(format_args!("monitor {name}")),
             E::Db(inner) => inner.into(),
             E::Closed => Self { retry_after_s: Some(1), ..Self::new(Code::Busy, "the host is shutting down") },
             other => Self::internal(&other),

@@ -6,12 +6,12 @@ use crate::{
     state::State,
     time::rfc3339,
 };
+use ::workflow::{Decision, Step};
 use axum::{Router, routing};
 use db::run::{RunFilter, RunRow};
 use model::{Principal, RunId};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use ::workflow::{Decision, Step};
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
@@ -38,7 +38,11 @@ struct Filter {
     limit: Option<usize>,
 }
 
-async fn list(state: axum::extract::State<State>, Caller(who): Caller, Query(filter): Query<Filter>) -> Result<axum::Json<Value>> {
+async fn list(
+    state: axum::extract::State<State>,
+    Caller(who): Caller,
+    Query(filter): Query<Filter>,
+) -> Result<axum::Json<Value>> {
     let filter = RunFilter {
         name: filter.workflow,
         status: filter.status,
@@ -68,7 +72,12 @@ pub struct Reason {
     pub reason: String,
 }
 
-async fn cancel(state: axum::extract::State<State>, Caller(who): Caller, Path(id): Path<String>, Json(why): Json<Reason>) -> Result<axum::Json<Value>> {
+async fn cancel(
+    state: axum::extract::State<State>,
+    Caller(who): Caller,
+    Path(id): Path<String>,
+    Json(why): Json<Reason>,
+) -> Result<axum::Json<Value>> {
     let run = id_of(&id)?;
     state.workflows.cancel(&who.tenant, run, &who.name).await?;
     done(&state, &who, "cancel run", run, json!({ "reason": why.reason })).await
@@ -98,7 +107,12 @@ pub struct Retry {
     pub output: Value,
 }
 
-async fn retry(state: axum::extract::State<State>, Caller(who): Caller, Path(id): Path<String>, Json(body): Json<Retry>) -> Result<axum::Json<Value>> {
+async fn retry(
+    state: axum::extract::State<State>,
+    Caller(who): Caller,
+    Path(id): Path<String>,
+    Json(body): Json<Retry>,
+) -> Result<axum::Json<Value>> {
     let run = id_of(&id)?;
     let decision = match body.decision.as_deref() {
         None | Some("retry") => Decision::Retry,
@@ -120,7 +134,12 @@ pub struct Answer {
     pub comment: String,
 }
 
-async fn answer(state: axum::extract::State<State>, Caller(who): Caller, Path(id): Path<String>, Json(body): Json<Answer>) -> Result<axum::Json<Value>> {
+async fn answer(
+    state: axum::extract::State<State>,
+    Caller(who): Caller,
+    Path(id): Path<String>,
+    Json(body): Json<Answer>,
+) -> Result<axum::Json<Value>> {
     let run = id_of(&id)?;
     state.workflows.answer(&who.tenant, run, body.step.as_deref(), &who.name, body.approved, &body.comment).await?;
     done(&state, &who, "answer run", run, json!({ "step": body.step, "approved": body.approved, "comment": body.comment })).await

@@ -47,7 +47,11 @@ async fn list(state: axum::extract::State<State>, Caller(who): Caller) -> Result
     Ok(axum::Json(SecretList { items: rows.into_iter().map(shown).collect() }))
 }
 
-async fn show(state: axum::extract::State<State>, Caller(who): Caller, Path(name): Path<String>) -> Result<axum::Json<SecretShown>> {
+async fn show(
+    state: axum::extract::State<State>,
+    Caller(who): Caller,
+    Path(name): Path<String>,
+) -> Result<axum::Json<SecretShown>> {
     Ok(axum::Json(shown(state.db.secret(&who.tenant, &name).await?)))
 }
 

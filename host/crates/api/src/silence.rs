@@ -127,9 +127,13 @@ pub fn check(silence: &Silence) -> Result<()> {
         return Err(Problem::invalid("/endsAt", "must lie after the start"));
     }
     ::alert::matching::Matchers::compile(&silence.matchers).map_err(|why| Problem::invalid("/matchers", why))?;
-    let matches_all = ::alert::matching::Matchers::compile(&silence.matchers).is_ok_and(|m| m.matches(&model::LabelSet::default()));
+    let matches_all =
+        ::alert::matching::Matchers::compile(&silence.matchers).is_ok_and(|m| m.matches(&model::LabelSet::default()));
     if matches_all {
-        return Err(Problem::invalid("/matchers", "at least one must refuse an empty label, or the silence would cover everything"));
+        return Err(Problem::invalid(
+            "/matchers",
+            "at least one must refuse an empty label, or the silence would cover everything",
+        ));
     }
     Ok(())
 }

@@ -67,7 +67,14 @@ impl State {
     }
 
     /// Makes a change and writes its audit row in the same transaction. `action` is verb and noun.
-    pub async fn change<T, F>(&self, who: &Principal, action: &'static str, target: &str, detail: Value, f: F) -> Result<T, Problem>
+    pub async fn change<T, F>(
+        &self,
+        who: &Principal,
+        action: &'static str,
+        target: &str,
+        detail: Value,
+        f: F,
+    ) -> Result<T, Problem>
     where
         T: Send + 'static,
         F: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T, db::Error>> + Send + 'static,

@@ -110,7 +110,8 @@ async fn world() -> World {
             db.write::<_, db::Error, _>(move |tx| Box::pin(async move { tx.add_token(&token).await })).await.unwrap();
         }
     }
-    let telemetry = telemetry::Telemetry::open(&dir.path().join("telemetry"), telemetry::Config::default(), clock.clone()).await.unwrap();
+    let telemetry =
+        telemetry::Telemetry::open(&dir.path().join("telemetry"), telemetry::Config::default(), clock.clone()).await.unwrap();
     let engine = query::promql::Engine::new(Arc::new(telemetry.metrics.clone()));
     let ports = plugin::Ports {
         clock: clock.clone(),
@@ -222,7 +223,8 @@ async fn every_line_of_the_table_has_a_route_behind_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_or_revoked_token_no_longer_opens() {
     let world = world().await;
-    let (status, made) = world.admin("POST", "/api/v1/tokens", json!({ "name": "ci", "role": "viewer", "expiresIn": "1h" })).await;
+    let (status, made) =
+        world.admin("POST", "/api/v1/tokens", json!({ "name": "ci", "role": "viewer", "expiresIn": "1h" })).await;
     assert_eq!(status, 201, "{made}");
     let token = made["token"].as_str().unwrap();
     assert_eq!(world.send("GET", "/api/v1/alerts", token, "").await.0, 200);
@@ -299,7 +301,8 @@ async fn a_problem_has_the_shape_of_rfc_9457() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_workflow_is_told_with_its_line_and_a_right_one_runs() {
     let world = world().await;
-    let wrong = "document:\n  dsl: 1.0.3\n  namespace: test\n  name: hello\n  version: 0.1.0\ndo:\n  - greet:\n      sett: {a: 1}\n";
+    let wrong =
+        "document:\n  dsl: 1.0.3\n  namespace: test\n  name: hello\n  version: 0.1.0\ndo:\n  - greet:\n      sett: {a: 1}\n";
     let (status, answer) = world.send("PUT", "/api/v1/workflows/hello", "default-admin", wrong).await;
     assert_eq!((status, answer["code"].as_str()), (422, Some("ORX-0401")), "{answer}");
     assert!(answer["errors"][0]["line"].as_u64().unwrap_or(0) >= 7, "{answer}");
@@ -328,7 +331,13 @@ async fn an_event_stream_resumes_after_the_last_id_and_shows_its_own_tenant_only
     for n in 1..=4 {
         let tenant = TenantId::new(if n == 3 { "other" } else { "default" }).unwrap();
         let event = Event::new(n.to_string(), "/test", "io.test", json!({ "n": n }));
-        world.db.write::<_, db::Error, _>(move |tx| Box::pin(async move { tx.hand_off(Topic::Event, &tenant, Timestamp(n), &event).await })).await.unwrap();
+        world
+            .db
+            .write::<_, db::Error, _>(move |tx| {
+                Box::pin(async move { tx.hand_off(Topic::Event, &tenant, Timestamp(n), &event).await })
+            })
+            .await
+            .unwrap();
     }
     let request = Request::builder()
         .uri("/api/v1/events/stream?type=io.test")
@@ -338,7 +347,7 @@ async fn an_event_stream_resumes_after_the_last_id_and_shows_its_own_tenant_only
     assert_eq!(response.status(), 200);
     let mut body = response.into_body();
     let mut text = String::new();
-    while text.matches("\n\n").count() < 2 {
+    while text.matches("id: ").count() < 2 || !text.ends_with("\n\n") {
         let frame = body.frame().await.unwrap().unwrap();
         text.push_str(&String::from_utf8_lossy(frame.data_ref().unwrap()));
     }

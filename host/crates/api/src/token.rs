@@ -115,7 +115,8 @@ async fn create(
     let detail = json!({ "role": role.as_str(), "id": token.id });
     let row = token.clone();
     state.change(&who, "create token", &token.name, detail, move |tx| Box::pin(async move { tx.add_token(&row).await })).await?;
-    let made = TokenMade { token: clear, id: token.id, name: token.name, role: role.as_str().into(), expires: expires.map(rfc3339) };
+    let made =
+        TokenMade { token: clear, id: token.id, name: token.name, role: role.as_str().into(), expires: expires.map(rfc3339) };
     Ok((StatusCode::CREATED, axum::Json(made)))
 }
 

@@ -36,7 +36,9 @@ async fn search(state: axum::extract::State<State>, Caller(who): Caller, form: F
     let duration = |name: &str| -> Result<Option<u64>> {
         let Some(text) = form.get(name) else { return Ok(None) };
         let ms = parse_duration_ms(name, text)?;
-        u64::try_from(ms).map(|ms| Some(ms.saturating_mul(1_000_000))).map_err(|_| Problem::parameter(name, "must not be negative"))
+        u64::try_from(ms)
+            .map(|ms| Some(ms.saturating_mul(1_000_000)))
+            .map_err(|_| Problem::parameter(name, "must not be negative"))
     };
     let status = match form.get("status") {
         None => None,
@@ -66,7 +68,12 @@ async fn services(state: axum::extract::State<State>, Caller(who): Caller, form:
     Ok(Json(json!({ "items": state.telemetry.traces.services(&who.tenant, start, end).await? })))
 }
 
-async fn operations(state: axum::extract::State<State>, Caller(who): Caller, Path(name): Path<String>, form: Form) -> Result<Json<Value>> {
+async fn operations(
+    state: axum::extract::State<State>,
+    Caller(who): Caller,
+    Path(name): Path<String>,
+    form: Form,
+) -> Result<Json<Value>> {
     let (start, end) = log::bounds(&form, state.now())?;
     Ok(Json(json!({ "items": state.telemetry.traces.operations(&who.tenant, &name, start, end).await? })))
 }

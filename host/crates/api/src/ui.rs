@@ -20,8 +20,11 @@ pub async fn serve(method: Method, uri: Uri) -> Response {
     let path = uri.path().trim_start_matches('/');
     let is_api = ["api/", "loki/", "v1/"].iter().any(|prefix| path.starts_with(prefix));
     if is_api || !matches!(method, Method::GET | Method::HEAD) {
-        return crate::error::Problem::not_found(format_args!("endpoint {method} {}; /api/v1/openapi.json lists what there is", uri.path()))
-            .into_response();
+        return crate::error::Problem::not_found(format_args!(
+            "endpoint {method} {}; /api/v1/openapi.json lists what there is",
+            uri.path()
+        ))
+        .into_response();
     }
     // What is no file is a place inside the page, which its own router knows.
     let (name, is_page) = match Assets::get(path) {

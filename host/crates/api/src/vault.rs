@@ -1,11 +1,11 @@
 //! Sealing secrets: AES-256-GCM, a random nonce each, tenant and name bound in as associated data, so that a
 //! row copied to another tenant or name does not open.
 
+use aes_gcm::KeyInit;
 use aes_gcm::{
     Aes256Gcm,
     aead::{Aead, Key, Nonce, Payload},
 };
-use aes_gcm::KeyInit;
 use model::TenantId;
 use rand::Rng as _;
 
@@ -15,9 +15,13 @@ const NONCE_BYTES: usize = 12;
 /// Why a secret did not open.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum VaultError {
-    #[error("the master key must be {KEY_BYTES} bytes, as 64 hexadecimal digits or base64; generate one with `openssl rand -hex 32`")]
+    #[error(
+        "the master key must be {KEY_BYTES} bytes, as 64 hexadecimal digits or base64; generate one with `openssl rand -hex 32`"
+    )]
     Key,
-    #[error("secret {0:?} does not open with this master key; set ORCHESTRIX_MASTER_KEY to the key it was stored under, or store it again")]
+    #[error(
+        "secret {0:?} does not open with this master key; set ORCHESTRIX_MASTER_KEY to the key it was stored under, or store it again"
+    )]
     Sealed(String),
 }
 
@@ -53,7 +57,8 @@ impl Vault {
     pub fn from_text(text: &str) -> Result<Self, VaultError> {
         use base64::Engine as _;
         let text = text.trim();
-        let bytes = hex::decode(text).or_else(|_| base64::engine::general_purpose::STANDARD.decode(text)).map_err(|_| VaultError::Key)?;
+        let bytes =
+            hex::decode(text).or_else(|_| base64::engine::general_purpose::STANDARD.decode(text)).map_err(|_| VaultError::Key)?;
         let key: [u8; KEY_BYTES] = bytes.try_into().map_err(|_| VaultError::Key)?;
         Ok(Self::new(&key))
     }

@@ -7,6 +7,7 @@ use crate::{
     state::State,
     time::rfc3339,
 };
+use ::workflow::{Cause, Diagnostic};
 use axum::{
     Json, Router,
     http::{StatusCode, header},
@@ -16,7 +17,6 @@ use axum::{
 use db::definition::DefinitionRow;
 use model::limits;
 use serde_json::{Value, json};
-use ::workflow::{Cause, Diagnostic};
 
 pub fn routes() -> Router<State> {
     Router::new()
@@ -40,7 +40,8 @@ async fn show(
     form: Form,
 ) -> Result<Response> {
     let row = state.workflows.definition(&who.tenant, &name, form.get("version")).await?;
-    let wants_text = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("yaml") || v.contains("text/plain"));
+    let wants_text =
+        headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("yaml") || v.contains("text/plain"));
     if wants_text {
         return Ok(([(header::CONTENT_TYPE, "application/yaml")], row.text).into_response());
     }
@@ -49,7 +50,12 @@ async fn show(
     Ok(Json(value).into_response())
 }
 
-async fn store(state: axum::extract::State<State>, Caller(who): Caller, Path(name): Path<String>, Body(bytes): Body) -> Result<Json<Value>> {
+async fn store(
+    state: axum::extract::State<State>,
+    Caller(who): Caller,
+    Path(name): Path<String>,
+    Body(bytes): Body,
+) -> Result<Json<Value>> {
     let text = text(&bytes)?;
     let named = name.rsplit('/').next().unwrap_or(&name);
     // Judged before the names are compared: a text that doesn't parse has no name.
@@ -64,7 +70,9 @@ async fn store(state: axum::extract::State<State>, Caller(who): Caller, Path(nam
         let detail = json!({ "version": put.version, "revision": put.revision });
         state.change(&who, "put workflow", &put.name, detail, |_| Box::pin(async { Ok(()) })).await?;
     }
-    Ok(Json(json!({ "name": put.name, "namespace": put.namespace, "version": put.version, "revision": put.revision, "isNew": put.is_new })))
+    Ok(Json(
+        json!({ "name": put.name, "namespace": put.namespace, "version": put.version, "revision": put.revision, "isNew": put.is_new }),
+    ))
 }
 
 async fn remove(state: axum::extract::State<State>, Caller(who): Caller, Path(name): Path<String>) -> Result<StatusCode> {
@@ -86,8 +94,10 @@ async fn start(
     Body(bytes): Body,
 ) -> Result<(StatusCode, Json<Value>)> {
     let input: Value = if bytes.is_empty() { json!({}) } else { crate::error::read_json(&bytes)? };
-    let version = form.0.and_then(|q| url::form_urlencoded::parse(q.as_bytes()).find(|(n, _)| n == "version").map(|(_, v)| v.into_owned()));
-    let cause = Cause { kind: "manual".into(), principal: Some(who.name.clone()), event: Value::Null, alert: None, fingerprint: None };
+    let version =
+        form.0.and_then(|q| url::form_urlencoded::parse(q.as_bytes()).find(|(n, _)| n == "version").map(|(_, v)| v.into_owned()));
+    let cause =
+        Cause { kind: "manual".into(), principal: Some(who.name.clone()), event: Value::Null, alert: None, fingerprint: None };
     let id = state.workflows.start(&who.tenant, &name, version.as_deref(), input, cause).await?;
     state.change(&who, "start run", &id.to_string(), json!({ "workflow": name }), |_| Box::pin(async { Ok(()) })).await?;
     let page = state.workflows.run(&who.tenant, id).await?;
@@ -104,7 +114,13 @@ fn text(bytes: &[u8]) -> Result<&str> {
 fn invalid(diagnostics: Vec<Diagnostic>) -> Problem {
     let errors: Vec<FieldProblem> = diagnostics
         .into_iter()
-        .map(|d| FieldProblem { pointer: d.pointer, line: Some(d.line), column: Some(d.column), message: d.message, hint: d.hint })
+        .map(|d| FieldProblem {
+            pointer: d.pointer,
+            line: Some(d.line),
+            column: Some(d.column),
+            message: d.message,
+            hint: d.hint,
+        })
         .collect();
     let first = errors.first().map(|e| format!("line {}: {}", e.line.unwrap_or(0), e.message)).unwrap_or_default();
     let more = if errors.len() > 1 { format!(", and {} more", errors.len() - 1) } else { String::new() };

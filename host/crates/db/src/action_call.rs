@@ -31,15 +31,23 @@ impl Tx {
     }
 
     /// Stores the answer; answers false when there was one already, which then stands.
-    pub async fn answer_action(&mut self, tenant: &TenantId, request: RequestId, outcome: &ActionOutcome, now: Timestamp) -> Result<bool> {
+    pub async fn answer_action(
+        &mut self,
+        tenant: &TenantId,
+        request: RequestId,
+        outcome: &ActionOutcome,
+        now: Timestamp,
+    ) -> Result<bool> {
         let outcome = serde_json::to_string(outcome).map_err(unreadable)?;
-        let done = sqlx::query("UPDATE action_call SET is_done = 1, done_ns = $3, outcome = $4 WHERE tenant = $1 AND request = $2 AND is_done = 0")
-            .bind(tenant.as_str())
-            .bind(request.to_string())
-            .bind(now.nanos())
-            .bind(outcome)
-            .execute(self.connection())
-            .await?;
+        let done = sqlx::query(
+            "UPDATE action_call SET is_done = 1, done_ns = $3, outcome = $4 WHERE tenant = $1 AND request = $2 AND is_done = 0",
+        )
+        .bind(tenant.as_str())
+        .bind(request.to_string())
+        .bind(now.nanos())
+        .bind(outcome)
+        .execute(self.connection())
+        .await?;
         Ok(done.rows_affected() > 0)
     }
 }
@@ -47,9 +55,10 @@ impl Tx {
 impl Db {
     /// Requests of all tenants that were taken over and not answered: what a crash left behind.
     pub async fn open_actions(&self) -> Result<Vec<ActionCall>> {
-        let rows = sqlx::query("SELECT tenant, taken_ns, body, outcome FROM action_call WHERE is_done = 0 ORDER BY taken_ns, request")
-            .fetch_all(self.read())
-            .await?;
+        let rows =
+            sqlx::query("SELECT tenant, taken_ns, body, outcome FROM action_call WHERE is_done = 0 ORDER BY taken_ns, request")
+                .fetch_all(self.read())
+                .await?;
         rows.iter().map(read).collect()
     }
 

@@ -37,13 +37,15 @@ impl Tx {
     /// Inserts the episode or replaces its row. A new episode takes the place of the one before it.
     pub async fn put_alert(&mut self, tenant: &TenantId, row: &AlertRow, now: Timestamp) -> Result<()> {
         let (id, thing) = (row.alert.id.to_string(), row.thing.to_string());
-        sqlx::query("UPDATE alert SET is_current = 0 WHERE tenant = $1 AND monitor = $2 AND thing = $3 AND is_current = 1 AND id <> $4")
-            .bind(tenant.as_str())
-            .bind(row.reporter.to_string())
-            .bind(&thing)
-            .bind(&id)
-            .execute(self.connection())
-            .await?;
+        sqlx::query(
+            "UPDATE alert SET is_current = 0 WHERE tenant = $1 AND monitor = $2 AND thing = $3 AND is_current = 1 AND id <> $4",
+        )
+        .bind(tenant.as_str())
+        .bind(row.reporter.to_string())
+        .bind(&thing)
+        .bind(&id)
+        .execute(self.connection())
+        .await?;
         sqlx::query(
             "INSERT INTO alert (id, tenant, monitor, thing, state, is_current, verdict, flips, is_announced, stale_at_ns, updated_ns, body) \
              VALUES ($1, $2, $3, $4, $5, 1, $6, $7, $8, $9, $10, $11) \

@@ -61,12 +61,14 @@ impl Tx {
             }
             revision = last + 1;
             is_enabled = newest.try_get(2)?;
-            sqlx::query("UPDATE definition SET is_newest = 0 WHERE tenant = $1 AND namespace = $2 AND name = $3 AND is_newest = 1")
-                .bind(row.tenant.as_str())
-                .bind(&row.namespace)
-                .bind(&row.name)
-                .execute(self.connection())
-                .await?;
+            sqlx::query(
+                "UPDATE definition SET is_newest = 0 WHERE tenant = $1 AND namespace = $2 AND name = $3 AND is_newest = 1",
+            )
+            .bind(row.tenant.as_str())
+            .bind(&row.namespace)
+            .bind(&row.name)
+            .execute(self.connection())
+            .await?;
         } else {
             // A deleted definition keeps its rows for the runs that pin them.
             let last = sqlx::query("SELECT CAST(COALESCE(MAX(revision), 0) AS BIGINT) FROM definition WHERE tenant = $1 AND namespace = $2 AND name = $3")
@@ -97,24 +99,28 @@ impl Tx {
 
     /// Turns a definition's triggers on or off.
     pub async fn enable_definition(&mut self, tenant: &TenantId, namespace: &str, name: &str, is_enabled: bool) -> Result<()> {
-        let done = sqlx::query("UPDATE definition SET is_enabled = $4 WHERE tenant = $1 AND namespace = $2 AND name = $3 AND is_newest = 1")
-            .bind(tenant.as_str())
-            .bind(namespace)
-            .bind(name)
-            .bind(i64::from(is_enabled))
-            .execute(self.connection())
-            .await?;
+        let done = sqlx::query(
+            "UPDATE definition SET is_enabled = $4 WHERE tenant = $1 AND namespace = $2 AND name = $3 AND is_newest = 1",
+        )
+        .bind(tenant.as_str())
+        .bind(namespace)
+        .bind(name)
+        .bind(i64::from(is_enabled))
+        .execute(self.connection())
+        .await?;
         if done.rows_affected() == 0 { Err(Error::not_found(format!("workflow {namespace}/{name}"))) } else { Ok(()) }
     }
 
     /// No new run starts from it; its revisions stay for the runs that pin them.
     pub async fn delete_definition(&mut self, tenant: &TenantId, namespace: &str, name: &str) -> Result<()> {
-        let done = sqlx::query("UPDATE definition SET is_newest = 0 WHERE tenant = $1 AND namespace = $2 AND name = $3 AND is_newest = 1")
-            .bind(tenant.as_str())
-            .bind(namespace)
-            .bind(name)
-            .execute(self.connection())
-            .await?;
+        let done = sqlx::query(
+            "UPDATE definition SET is_newest = 0 WHERE tenant = $1 AND namespace = $2 AND name = $3 AND is_newest = 1",
+        )
+        .bind(tenant.as_str())
+        .bind(namespace)
+        .bind(name)
+        .execute(self.connection())
+        .await?;
         if done.rows_affected() == 0 {
             return Err(Error::not_found(format!("workflow {namespace}/{name}")));
         }
@@ -188,7 +194,13 @@ impl Db {
     }
 
     /// All revisions of one definition, newest first.
-    pub async fn definition_revisions(&self, tenant: &TenantId, namespace: &str, name: &str, rows_max: i64) -> Result<Vec<DefinitionRow>> {
+    pub async fn definition_revisions(
+        &self,
+        tenant: &TenantId,
+        namespace: &str,
+        name: &str,
+        rows_max: i64,
+    ) -> Result<Vec<DefinitionRow>> {
         let sql = format!(
             "SELECT {COLUMNS} FROM definition WHERE tenant = $1 AND namespace = $2 AND name = $3 ORDER BY revision DESC LIMIT $4"
         );
@@ -204,7 +216,9 @@ impl Db {
 
     /// Schedules of all tenants.
     pub async fn definition_schedules_of_all(&self) -> Result<Vec<ScheduleRow>> {
-        let rows = sqlx::query("SELECT tenant, namespace, name, due_ns, gathered FROM definition_schedule").fetch_all(self.read()).await?;
+        let rows = sqlx::query("SELECT tenant, namespace, name, due_ns, gathered FROM definition_schedule")
+            .fetch_all(self.read())
+            .await?;
         rows.iter()
             .map(|row| {
                 let due: i64 = row.try_get(3)?;

@@ -5,7 +5,11 @@ pub enum Error {
     #[error("database URL {url:?} is neither sqlite:PATH nor postgres://USER@HOST/NAME")]
     Url { url: String },
     #[error("cannot open the database {url:?}")]
-    Open { url: String, #[source] source: sqlx::Error },
+    Open {
+        url: String,
+        #[source]
+        source: sqlx::Error,
+    },
     #[error("the schema could not be brought up to date")]
     Migrate(#[source] sqlx::migrate::MigrateError),
     /// Somebody else changed or created it first.

@@ -224,7 +224,9 @@ mod tests {
         let db = open(&dir).await;
         let tenant = TenantId::default_tenant();
         let t = tenant.clone();
-        db.write::<_, Error, _>(move |tx| Box::pin(async move { tx.hand_off(Topic::Event, &t, Timestamp(0), &7).await })).await.unwrap();
+        db.write::<_, Error, _>(move |tx| Box::pin(async move { tx.hand_off(Topic::Event, &t, Timestamp(0), &7).await }))
+            .await
+            .unwrap();
         db.close().await;
         let refused = db.write::<(), Error, _>(|_| Box::pin(async { Ok(()) })).await;
         assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");

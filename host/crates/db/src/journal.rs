@@ -33,13 +33,14 @@ impl Tx {
 impl Db {
     /// Transitions after `after`, oldest first.
     pub async fn journal(&self, tenant: &TenantId, run: RunId, after: i64, rows_max: i64) -> Result<Vec<JournalRow>> {
-        let rows = sqlx::query("SELECT seq, at_ns, body FROM journal WHERE tenant = $1 AND run = $2 AND seq > $3 ORDER BY seq LIMIT $4")
-            .bind(tenant.as_str())
-            .bind(run.to_string())
-            .bind(after)
-            .bind(rows_max)
-            .fetch_all(self.read())
-            .await?;
+        let rows =
+            sqlx::query("SELECT seq, at_ns, body FROM journal WHERE tenant = $1 AND run = $2 AND seq > $3 ORDER BY seq LIMIT $4")
+                .bind(tenant.as_str())
+                .bind(run.to_string())
+                .bind(after)
+                .bind(rows_max)
+                .fetch_all(self.read())
+                .await?;
         rows.iter()
             .map(|row| {
                 let body: String = row.try_get(2)?;

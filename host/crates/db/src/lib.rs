@@ -9,29 +9,29 @@
 
 pub mod action_call;
 pub mod alert;
+pub mod audit;
 pub mod definition;
 mod error;
 pub mod guardrail;
 mod handoff;
+pub mod installation;
 pub mod journal;
 pub mod ledger;
 pub mod listener;
 mod migration;
 pub mod monitor;
+pub mod package;
 pub mod plugin_state;
 pub mod recording;
 pub mod run;
 pub mod scrape;
+pub mod secret;
 pub mod silence;
 mod tenant;
 pub mod timer;
-pub mod audit;
-pub mod installation;
-pub mod package;
-pub mod secret;
 pub mod token;
-pub mod webhook;
 mod trim;
+pub mod webhook;
 mod writer;
 
 pub use error::{Error, Result};

@@ -2,7 +2,10 @@
 //! databases spell differently.
 
 use crate::{Backend, Error, Result};
-use sqlx::{AnyPool, SqlSafeStr, migrate::{Migration, MigrationType, Migrator}};
+use sqlx::{
+    AnyPool, SqlSafeStr,
+    migrate::{Migration, MigrationType, Migrator},
+};
 use std::borrow::Cow;
 
 macro_rules! steps {
@@ -13,7 +16,27 @@ macro_rules! steps {
 
 /// One line a step; number ranges by room: 00xx core, 01xx detect, 02xx alert, 03xx workflow,
 /// 04xx action, 05xx plugin, 06xx api, 07xx ingest.
-const STEPS: &[(i64, &str, &str)] = &steps![(1, "0001_handoff"), (101, "0101_monitor"), (201, "0201_alert"), (202, "0202_silence"), (301, "0301_definition"), (302, "0302_run"), (303, "0303_journal"), (304, "0304_timer"), (305, "0305_listener"), (401, "0401_action"), (501, "0501_plugin_state"), (502, "0502_recording"), (510, "0510_package"), (511, "0511_installation"), (512, "0512_secret"), (601, "0601_token"), (602, "0602_audit"), (701, "0701_scrape"), (702, "0702_webhook")];
+const STEPS: &[(i64, &str, &str)] = &steps![
+    (1, "0001_handoff"),
+    (101, "0101_monitor"),
+    (201, "0201_alert"),
+    (202, "0202_silence"),
+    (301, "0301_definition"),
+    (302, "0302_run"),
+    (303, "0303_journal"),
+    (304, "0304_timer"),
+    (305, "0305_listener"),
+    (401, "0401_action"),
+    (501, "0501_plugin_state"),
+    (502, "0502_recording"),
+    (510, "0510_package"),
+    (511, "0511_installation"),
+    (512, "0512_secret"),
+    (601, "0601_token"),
+    (602, "0602_audit"),
+    (701, "0701_scrape"),
+    (702, "0702_webhook")
+];
 
 pub(crate) async fn run(pool: &AnyPool, backend: Backend) -> Result<()> {
     let migrations = STEPS

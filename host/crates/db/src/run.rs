@@ -143,10 +143,11 @@ impl Db {
 
     /// How many runs the tenant has by status.
     pub async fn run_counts(&self, tenant: &TenantId) -> Result<Vec<(String, i64)>> {
-        let rows = sqlx::query("SELECT status, CAST(COUNT(*) AS BIGINT) FROM run WHERE tenant = $1 GROUP BY status ORDER BY status")
-            .bind(tenant.as_str())
-            .fetch_all(self.read())
-            .await?;
+        let rows =
+            sqlx::query("SELECT status, CAST(COUNT(*) AS BIGINT) FROM run WHERE tenant = $1 GROUP BY status ORDER BY status")
+                .bind(tenant.as_str())
+                .fetch_all(self.read())
+                .await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
 }

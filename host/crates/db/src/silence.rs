@@ -60,11 +60,8 @@ impl Tx {
     /// Silences in force at `now`, as the write that asks would see them.
     pub async fn silences_at(&mut self, tenant: &TenantId, now: Timestamp) -> Result<Vec<Silence>> {
         let sql = format!("SELECT {COLUMNS} FROM silence WHERE tenant = $1 AND starts_ns <= $2 AND ends_ns > $2");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(tenant.as_str())
-            .bind(now.nanos())
-            .fetch_all(self.connection())
-            .await?;
+        let rows =
+            sqlx::query(sqlx::AssertSqlSafe(sql)).bind(tenant.as_str()).bind(now.nanos()).fetch_all(self.connection()).await?;
         rows.iter().map(read).collect()
     }
 }

@@ -46,7 +46,9 @@ mod tests {
         .unwrap();
         assert_eq!(db.read_by_all(Topic::Event, &["fast", "new"]).await.unwrap(), 0);
         let read = db.read_by_all(Topic::Event, &["fast", "slow"]).await.unwrap();
-        let gone = db.write::<_, Error, _>(move |tx| Box::pin(async move { tx.trim_handoff(Topic::Event, read, Timestamp(25)).await })).await;
+        let gone = db
+            .write::<_, Error, _>(move |tx| Box::pin(async move { tx.trim_handoff(Topic::Event, read, Timestamp(25)).await }))
+            .await;
         assert_eq!((read, gone.unwrap()), (3, 2));
         assert_eq!(db.handed::<i64>(Topic::Event, 0, 10).await.unwrap().len(), 2);
     }

@@ -36,10 +36,16 @@ pub struct ActionResult {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "kebab-case")]
 pub enum ActionOutcome {
-    Done { output: serde_json::Value },
-    Failed { error: ErrorRecord },
+    Done {
+        output: serde_json::Value,
+    },
+    Failed {
+        error: ErrorRecord,
+    },
     /// After a crash nobody can tell whether the effect happened, and it may not be repeated: a human decides.
-    InDoubt { error: ErrorRecord },
+    InDoubt {
+        error: ErrorRecord,
+    },
 }
 
 /// A failure as plugins and the API tell it.

@@ -32,9 +32,9 @@ pub use event::Event;
 pub use finding::{Finding, FindingReport, FindingStatus, NoDataPolicy};
 pub use id::{AlertId, IdError, InvocationId, MonitorId, RequestId, RunId, TenantId};
 pub use label::{Fingerprint, LabelSet, MatchOp, Matcher};
-pub use principal::{Principal, Role};
 pub use plugin::{Grant, HttpGrant, Installation, SecretBinding};
+pub use principal::{Principal, Role};
 pub use telemetry::{
-    AttributeValue, Attributes, LogRecord, MetricKind, MetricMetadata, Sample, Series, Signal, Span, SpanEvent, SpanKind,
-    SpanLink, SpanStatus, STALE_NAN_BITS, service_name,
+    AttributeValue, Attributes, LogRecord, MetricKind, MetricMetadata, STALE_NAN_BITS, Sample, Series, Signal, Span, SpanEvent,
+    SpanKind, SpanLink, SpanStatus, service_name,
 };

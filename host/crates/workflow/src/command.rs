@@ -26,11 +26,25 @@ pub enum Command {
     Event(Value),
     /// Time has come, or the run stopped in the middle of pure work.
     Wake,
-    ChildEnded { step: String, child: RunId, outcome: Result<Value, RunError> },
-    Cancel { by: String },
-    Pause { by: String },
-    Resume { by: String },
-    Decide { step: String, decision: Decision, by: String },
+    ChildEnded {
+        step: String,
+        child: RunId,
+        outcome: Result<Value, RunError>,
+    },
+    Cancel {
+        by: String,
+    },
+    Pause {
+        by: String,
+    },
+    Resume {
+        by: String,
+    },
+    Decide {
+        step: String,
+        decision: Decision,
+        by: String,
+    },
 }
 
 /// One transition. A command that fits nothing in the run (an answer given twice, an event nobody waits for)

@@ -67,7 +67,8 @@ pub fn simulate(
     let engine = Engine::default();
     let mut now = Timestamp::from_secs(1_700_000_000);
     let run = RunId::from_uuid(uuid::Uuid::from_u128(7));
-    let mut simulated = Simulated { state: fresh(definition, run, input, now), journal: Vec::new(), events: Vec::new(), requests: Vec::new() };
+    let mut simulated =
+        Simulated { state: fresh(definition, run, input, now), journal: Vec::new(), events: Vec::new(), requests: Vec::new() };
     let mut events: VecDeque<Value> = events.into();
     let mut open: VecDeque<Command> = VecDeque::from([Command::Start]);
     for _ in 0..TRANSITIONS_MAX {
@@ -90,7 +91,12 @@ pub fn simulate(
         let (writes, _) = apply(&simulated.state, command, definition, &engine, now);
         for request in &writes.requests {
             let outcome = act(request);
-            open.push_back(Command::Result(ActionResult { request: request.id, run: request.run, step: request.step.clone(), outcome }));
+            open.push_back(Command::Result(ActionResult {
+                request: request.id,
+                run: request.run,
+                step: request.step.clone(),
+                outcome,
+            }));
         }
         // As the database would give it back.
         let checkpoint = serde_json::to_string(&writes.state).expect("a state has text keys only");
@@ -190,7 +196,10 @@ fn judge(text: &str, step: &GherkinStep, ran: &Simulated, document: &dyn Fn() ->
     let property = |path: &str| path.split('.').try_fold(&state.output, |value, key| value.get(key));
     if text.starts_with("the workflow should complete") || text.starts_with("the workflow should fault") {
         let expected = if text.contains("fault") { Status::Faulted } else { Status::Completed };
-        ensure(state.status == expected, format!("the run is {}, not {}: {:?}", state.status.as_str(), expected.as_str(), state.error))?;
+        ensure(
+            state.status == expected,
+            format!("the run is {}, not {}: {:?}", state.status.as_str(), expected.as_str(), state.error),
+        )?;
         if text.ends_with("with output") {
             let expected = document()?;
             ensure(state.output == expected, format!("the output is {}, not {expected}", state.output))?;
@@ -224,8 +233,12 @@ fn judge(text: &str, step: &GherkinStep, ran: &Simulated, document: &dyn Fn() ->
     let words: Vec<&str> = text.split_whitespace().collect();
     match words[..] {
         [name, "should", "run", "first"] => ensure(place(name)? == 0, format!("{name} was not the first of {order:?}")),
-        [name, "should", "run", "last"] => ensure(place(name)? + 1 == order.len(), format!("{name} was not the last of {order:?}")),
-        [name, "should", "run", "after", other] => ensure(place(name)? > place(other)?, format!("{name} did not run after {other}: {order:?}")),
+        [name, "should", "run", "last"] => {
+            ensure(place(name)? + 1 == order.len(), format!("{name} was not the last of {order:?}"))
+        }
+        [name, "should", "run", "after", other] => {
+            ensure(place(name)? > place(other)?, format!("{name} did not run after {other}: {order:?}"))
+        }
         _ => Err(format!("the step {:?} is not known", step.text)),
     }
 }
@@ -235,7 +248,9 @@ fn order(journal: &[Entry]) -> Vec<String> {
     let mut began: Vec<(u64, String)> = journal
         .iter()
         .filter_map(|entry| match entry {
-            Entry::Ended { step, n, status, .. } if status != "skipped" => Some((*n, step.rsplit('/').next().unwrap_or_default().split('#').next().unwrap_or_default().to_owned())),
+            Entry::Ended { step, n, status, .. } if status != "skipped" => {
+                Some((*n, step.rsplit('/').next().unwrap_or_default().split('#').next().unwrap_or_default().to_owned()))
+            }
             _ => None,
         })
         .collect();

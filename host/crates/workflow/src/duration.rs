@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-const UNITS: [(&str, i64); 5] = [("days", 86_400_000), ("hours", 3_600_000), ("minutes", 60_000), ("seconds", 1_000), ("milliseconds", 1)];
+const UNITS: [(&str, i64); 5] =
+    [("days", 86_400_000), ("hours", 3_600_000), ("minutes", 60_000), ("seconds", 1_000), ("milliseconds", 1)];
 /// A hundred years: beyond it a unit was mistaken, and nanoseconds since the epoch would overflow.
 const MS_MAX: i64 = 100 * 365 * 86_400_000;
 
@@ -24,8 +25,12 @@ pub fn parse(value: &Value) -> Result<i64, String> {
             }
             sum
         }
-        Value::String(text) => iso8601(text).ok_or_else(|| format!("{text:?} is no ISO 8601 duration such as PT30S or P1DT12H"))?,
-        other => return Err(format!("a duration is a mapping such as {{seconds: 30}} or an ISO 8601 text such as PT30S, not {other}")),
+        Value::String(text) => {
+            iso8601(text).ok_or_else(|| format!("{text:?} is no ISO 8601 duration such as PT30S or P1DT12H"))?
+        }
+        other => {
+            return Err(format!("a duration is a mapping such as {{seconds: 30}} or an ISO 8601 text such as PT30S, not {other}"));
+        }
     };
     if ms > MS_MAX { Err("the duration is over a hundred years".into()) } else { Ok(ms) }
 }
@@ -41,7 +46,8 @@ fn iso8601(text: &str) -> Option<i64> {
         return None;
     }
     let mut total = 0.0;
-    total += part(date, &[('Y', 365.0 * 86_400_000.0), ('M', 30.0 * 86_400_000.0), ('W', 7.0 * 86_400_000.0), ('D', 86_400_000.0)])?;
+    total +=
+        part(date, &[('Y', 365.0 * 86_400_000.0), ('M', 30.0 * 86_400_000.0), ('W', 7.0 * 86_400_000.0), ('D', 86_400_000.0)])?;
     if let Some(time) = time {
         if time.is_empty() {
             return None;
@@ -57,7 +63,10 @@ fn part(mut text: &str, units: &[(char, f64)]) -> Option<f64> {
     while !text.is_empty() {
         let end = text.find(|c: char| c.is_ascii_alphabetic())?;
         let number = &text[..end];
-        if !number.starts_with(|c: char| c.is_ascii_digit()) || number.ends_with('.') || !number.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        if !number.starts_with(|c: char| c.is_ascii_digit())
+            || number.ends_with('.')
+            || !number.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+        {
             return None;
         }
         let unit = text[end..].chars().next()?;
@@ -86,10 +95,19 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_is_refused() {
-        for bad in ["", "P", "PT", "P1", "30s", "PT1S1M", "P-1D", "PT.5S", "PT1.S", "P1H", "PT1.2.3S", "P999999999999999999999Y"] {
+        for bad in ["", "P", "PT", "P1", "30s", "PT1S1M", "P-1D", "PT.5S", "PT1.S", "P1H", "PT1.2.3S", "P999999999999999999999Y"]
+        {
             assert!(parse(&json!(bad)).is_err(), "{bad:?}");
         }
-        for bad in [json!(30), json!({}), json!({"second": 1}), json!({"seconds": -1}), json!({"seconds": 1.5}), json!({"days": 99999999}), json!(null)] {
+        for bad in [
+            json!(30),
+            json!({}),
+            json!({"second": 1}),
+            json!({"seconds": -1}),
+            json!({"seconds": 1.5}),
+            json!({"days": 99999999}),
+            json!(null),
+        ] {
             assert!(parse(&bad).is_err(), "{bad}");
         }
     }

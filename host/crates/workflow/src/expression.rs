@@ -110,7 +110,9 @@ impl Engine {
                 Some(expression) => self.evaluate(expression, input, scope)?,
                 None => template.clone(),
             },
-            Value::Array(items) => Value::Array(items.iter().map(|item| self.fill(item, input, scope)).collect::<Result<_, _>>()?),
+            Value::Array(items) => {
+                Value::Array(items.iter().map(|item| self.fill(item, input, scope)).collect::<Result<_, _>>()?)
+            }
             Value::Object(entries) => {
                 let mut filled = Map::with_capacity(entries.len());
                 for (key, value) in entries {
@@ -149,18 +151,25 @@ fn compile(text: &str, own: &[String]) -> Result<Compiled, String> {
     let names: Vec<String> = VARIABLES.iter().map(|v| (*v).to_owned()).chain(own.iter().cloned()).collect();
     let dollars: Vec<String> = names.iter().map(|name| format!("${name}")).collect();
     let arena = Arena::default();
-    let definitions = jaq_core::defs()
-        .chain(jaq_std::defs().filter(|d| !is_forbidden_def(d.name)))
-        .chain(jaq_json::defs());
+    let definitions = jaq_core::defs().chain(jaq_std::defs().filter(|d| !is_forbidden_def(d.name))).chain(jaq_json::defs());
     let functions = jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs());
-    let functions = functions.filter(|(name, _, _)| !matches!(*name, "now" | "env" | "input" | "inputs" | "halt" | "repl" | "getpath_file" | "localtime" | "strflocaltime"));
-    let modules = Loader::new(definitions).load(&arena, File { code: text, path: () }).map_err(|errors| load_message(text, errors))?;
+    let functions = functions.filter(|(name, _, _)| {
+        !matches!(*name, "now" | "env" | "input" | "inputs" | "halt" | "repl" | "getpath_file" | "localtime" | "strflocaltime")
+    });
+    let modules =
+        Loader::new(definitions).load(&arena, File { code: text, path: () }).map_err(|errors| load_message(text, errors))?;
     let filter = Compiler::default()
         .with_funs(functions)
         .with_global_vars(dollars.iter().map(String::as_str))
         .compile(modules)
         .map_err(|errors| compile_message(text, errors, &dollars))?;
-    let variables = names.into_iter().map(|name| { let is_used = mentions(text, &name); (name, is_used) }).collect();
+    let variables = names
+        .into_iter()
+        .map(|name| {
+            let is_used = mentions(text, &name);
+            (name, is_used)
+        })
+        .collect();
     Ok(Compiled { filter, variables })
 }
 
@@ -187,7 +196,9 @@ fn load_message(text: &str, errors: jaq_core::load::Errors<&str, ()>) -> String 
 }
 
 fn compile_message(text: &str, errors: jaq_core::compile::Errors<&str, ()>, known: &[String]) -> String {
-    let Some((name, what)) = errors.into_iter().flat_map(|(_, list)| list).next() else { return "the expression is no jq".into() };
+    let Some((name, what)) = errors.into_iter().flat_map(|(_, list)| list).next() else {
+        return "the expression is no jq".into();
+    };
     let nearest = known
         .iter()
         .map(|k| (strsim::osa_distance(k, name), k))
@@ -287,14 +298,18 @@ mod tests {
         assert_eq!(inner("x ${ .a }"), None);
         assert_eq!(inner("${}"), None);
         assert_eq!(bare(".a"), ".a");
-        let filled = Engine::default().fill(&json!({"a": ["${ .x }", ".x", {"b": "${ .x + 1 }"}]}), &json!({"x": 1}), &Scope::default());
+        let filled =
+            Engine::default().fill(&json!({"a": ["${ .x }", ".x", {"b": "${ .x + 1 }"}]}), &json!({"x": 1}), &Scope::default());
         assert_eq!(filled, Ok(json!({"a": [1, ".x", {"b": 2}]})));
     }
 
     #[test]
     fn mistakes_are_told_with_their_place() {
         let none: &[String] = &[];
-        assert_eq!(check(".a | $contxt", none), Err("there is no variable $contxt at character 6; did you mean $context?".into()));
+        assert_eq!(
+            check(".a | $contxt", none),
+            Err("there is no variable $contxt at character 6; did you mean $context?".into())
+        );
         assert!(check("foo(1)", none).unwrap_err().starts_with("there is no filter foo at character 1"));
         assert!(check(".a |", none).unwrap_err().contains("no jq"));
         assert!(check(".a ) ", none).is_err());

@@ -118,7 +118,15 @@ impl Handle {
     }
 
     /// Answers an approval step. `step` may be left out when only one waits.
-    pub async fn answer(&self, tenant: &TenantId, run: RunId, step: Option<&str>, by: &str, approved: bool, comment: &str) -> Result<()> {
+    pub async fn answer(
+        &self,
+        tenant: &TenantId,
+        run: RunId,
+        step: Option<&str>,
+        by: &str,
+        approved: bool,
+        comment: &str,
+    ) -> Result<()> {
         let row = self.db.run(tenant, run).await?;
         let steps: Vec<&str> = row
             .waits

@@ -381,13 +381,13 @@ impl<'d> Machine<'d> {
             Kind::Listen(_) => {
                 frame.note = self.filled(&task.metadata, &input, local)?;
                 Body::Listen {
-                consumed: Vec::new(),
-                matched: Vec::new(),
-                keys: Default::default(),
-                until_matched: Vec::new(),
-                is_done: false,
-                handled: Vec::new(),
-                sequence: None,
+                    consumed: Vec::new(),
+                    matched: Vec::new(),
+                    keys: Default::default(),
+                    until_matched: Vec::new(),
+                    is_done: false,
+                    handled: Vec::new(),
+                    sequence: None,
                 }
             }
             Kind::Call(call) => self.call(path, call, local)?,
@@ -460,10 +460,16 @@ impl<'d> Machine<'d> {
                 let local = Local { task: Some(task), input, output: None, started: *started };
                 self.repeat(path, (each, at, condition.as_deref(), tasks), (items, index, is_open, sequence), local)
             }
-            (Kind::Fork { branches, is_race }, Body::Fork { branches: progress }) => self.fork(path, branches, *is_race, progress, input),
+            (Kind::Fork { branches, is_race }, Body::Fork { branches: progress }) => {
+                self.fork(path, branches, *is_race, progress, input)
+            }
             (Kind::Try { tasks, catch }, Body::Try { .. }) => self.attempt(path, task, tasks, catch, frame),
             (Kind::Wait(_), Body::Wait { until }) => {
-                if *until <= self.now && !self.state.is_paused { Progress::Done(std::mem::take(input), Flow::Next) } else { Progress::Blocked }
+                if *until <= self.now && !self.state.is_paused {
+                    Progress::Done(std::mem::take(input), Flow::Next)
+                } else {
+                    Progress::Blocked
+                }
             }
             (Kind::Listen(listen), Body::Listen { .. }) => self.listen(path, task, listen, frame),
             (Kind::Call(call), Body::Call { .. } | Body::Function { .. }) => self.calling(path, task, call, frame),
@@ -519,7 +525,14 @@ impl<'d> Machine<'d> {
 
     /// Gives up all tasks in progress whose path begins with `prefix`.
     pub fn drop_frames(&mut self, prefix: &str) {
-        let paths: Vec<String> = self.state.frames.range(prefix.to_owned()..).map(|(path, _)| path).take_while(|path| path.starts_with(prefix)).cloned().collect();
+        let paths: Vec<String> = self
+            .state
+            .frames
+            .range(prefix.to_owned()..)
+            .map(|(path, _)| path)
+            .take_while(|path| path.starts_with(prefix))
+            .cloned()
+            .collect();
         for path in paths {
             if let Some(frame) = self.state.frames.remove(&path) {
                 self.abandon(&frame.body);

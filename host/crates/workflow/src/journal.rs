@@ -21,7 +21,13 @@ pub enum Entry {
         why: Option<String>,
     },
     /// A task that could not end within the transition it began in.
-    Started { step: String, n: u64, kind: String, started: Timestamp, input: Value },
+    Started {
+        step: String,
+        n: u64,
+        kind: String,
+        started: Timestamp,
+        input: Value,
+    },
     Ended {
         step: String,
         n: u64,
@@ -34,9 +40,19 @@ pub enum Entry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<Value>,
     },
-    Cancelled { step: String, n: u64 },
+    Cancelled {
+        step: String,
+        n: u64,
+    },
     /// An action was asked; the request was handed off in the same transaction.
-    Requested { step: String, request: RequestId, installation: String, operation: String, input: Value, key: String },
+    Requested {
+        step: String,
+        request: RequestId,
+        installation: String,
+        operation: String,
+        input: Value,
+        key: String,
+    },
     Result {
         step: String,
         request: RequestId,
@@ -44,10 +60,23 @@ pub enum Entry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
-    Retried { step: String, attempt: u32, delay_ms: i64, error: Value },
+    Retried {
+        step: String,
+        attempt: u32,
+        delay_ms: i64,
+        error: Value,
+    },
     /// An event was consumed.
-    Consumed { step: String, id: String, kind: String },
-    Decided { step: String, decision: String, by: String },
+    Consumed {
+        step: String,
+        id: String,
+        kind: String,
+    },
+    Decided {
+        step: String,
+        decision: String,
+        by: String,
+    },
 }
 
 /// A step of a run, as its graph shows it.
@@ -75,10 +104,23 @@ pub struct Step {
 
 impl Entry {
     pub(crate) fn started(step: &str, frame: &Frame) -> Self {
-        Self::Started { step: step.into(), n: frame.n, kind: kind_of(&frame.body).into(), started: frame.started, input: shown(&frame.input) }
+        Self::Started {
+            step: step.into(),
+            n: frame.n,
+            kind: kind_of(&frame.body).into(),
+            started: frame.started,
+            input: shown(&frame.input),
+        }
     }
 
-    pub(crate) fn ended(step: &str, task: &Task, frame: &Frame, status: &str, output: Option<&Value>, error: Option<&RunError>) -> Self {
+    pub(crate) fn ended(
+        step: &str,
+        task: &Task,
+        frame: &Frame,
+        status: &str,
+        output: Option<&Value>,
+        error: Option<&RunError>,
+    ) -> Self {
         Self::Ended {
             step: step.into(),
             n: frame.n,
@@ -141,7 +183,8 @@ pub fn steps(rows: &[db::journal::JournalRow]) -> Vec<Step> {
                     }
                 }
                 Entry::Requested { step, request, installation, operation, input, key } => {
-                    let value = json!({"id": request, "installation": installation, "operation": operation, "input": input, "key": key});
+                    let value =
+                        json!({"id": request, "installation": installation, "operation": operation, "input": input, "key": key});
                     // The request stands before the start of its own step within a row.
                     let index = match by_path.get(&step) {
                         Some(index) => *index,
@@ -184,7 +227,14 @@ fn ancestors(path: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The step's entry, made when it is new; a new `n` is another attempt.
-fn place(steps: &mut Vec<(u64, Step)>, by_path: &mut HashMap<String, usize>, path: &str, n: u64, kind: &str, started: Timestamp) -> usize {
+fn place(
+    steps: &mut Vec<(u64, Step)>,
+    by_path: &mut HashMap<String, usize>,
+    path: &str,
+    n: u64,
+    kind: &str,
+    started: Timestamp,
+) -> usize {
     if let Some(index) = by_path.get(path) {
         let (known, step) = &mut steps[*index];
         if *known == 0 {
@@ -197,7 +247,8 @@ fn place(steps: &mut Vec<(u64, Step)>, by_path: &mut HashMap<String, usize>, pat
         (step.started, step.kind) = (started, kind.to_owned());
         return *index;
     }
-    let name = path.rsplit('/').next().unwrap_or_default().split('#').next().unwrap_or_default().replace("~1", "/").replace("~0", "~");
+    let name =
+        path.rsplit('/').next().unwrap_or_default().split('#').next().unwrap_or_default().replace("~1", "/").replace("~0", "~");
     steps.push((
         n,
         Step {

@@ -60,7 +60,21 @@ macro_rules! stats {
         }
     };
 }
-stats!(runs_started, runs_completed, runs_faulted, runs_cancelled, runs_in_flight_skipped, steps, transitions, commits, commits_failed, events_read, results_read, timers_fired, requests_sent);
+stats!(
+    runs_started,
+    runs_completed,
+    runs_faulted,
+    runs_cancelled,
+    runs_in_flight_skipped,
+    steps,
+    transitions,
+    commits,
+    commits_failed,
+    events_read,
+    results_read,
+    timers_fired,
+    requests_sent
+);
 
 /// What a handle asks of the loop.
 pub(crate) enum Ask {
@@ -185,7 +199,8 @@ impl Core {
             }
             match definition::parse(&row.text) {
                 Ok(definition) => {
-                    let schedule = schedules.iter().find(|s| s.tenant == row.tenant && s.namespace == row.namespace && s.name == row.name);
+                    let schedule =
+                        schedules.iter().find(|s| s.tenant == row.tenant && s.namespace == row.namespace && s.name == row.name);
                     self.arm(&row, Arc::new(definition), schedule, now);
                 }
                 Err(diagnostics) => {
@@ -201,7 +216,13 @@ impl Core {
         Ok(())
     }
 
-    fn arm(&mut self, row: &DefinitionRow, definition: Arc<Definition>, schedule: Option<&db::definition::ScheduleRow>, now: Timestamp) {
+    fn arm(
+        &mut self,
+        row: &DefinitionRow,
+        definition: Arc<Definition>,
+        schedule: Option<&db::definition::ScheduleRow>,
+        now: Timestamp,
+    ) {
         let key = (row.tenant.clone(), row.namespace.clone(), row.name.clone());
         if definition.schedule.is_some() && row.is_enabled {
             self.triggers.insert(key, Trigger::new(row.tenant.clone(), definition, row.revision, schedule, now));
@@ -231,7 +252,8 @@ impl Core {
         let now = self.clock.now();
         let timer = self.timers.first().map(|(due, _)| *due);
         let schedule = self.triggers.values().filter_map(|trigger| trigger.due).min();
-        let ns = [timer, schedule].into_iter().flatten().map(|due| due.nanos().saturating_sub(now.nanos())).min().unwrap_or(i64::MAX);
+        let ns =
+            [timer, schedule].into_iter().flatten().map(|due| due.nanos().saturating_sub(now.nanos())).min().unwrap_or(i64::MAX);
         Duration::from_nanos(u64::try_from(ns).unwrap_or(0)).min(Duration::from_millis(limits::HANDOFF_SCAN_MS))
     }
 
@@ -262,7 +284,9 @@ impl Core {
                 let (tenant, namespace, name) = key.clone();
                 let done = self
                     .db
-                    .write::<_, Error, _>(move |tx| Box::pin(async move { Ok(tx.delete_definition(&tenant, &namespace, &name).await?) }))
+                    .write::<_, Error, _>(move |tx| {
+                        Box::pin(async move { Ok(tx.delete_definition(&tenant, &namespace, &name).await?) })
+                    })
                     .await;
                 if done.is_ok() {
                     self.triggers.remove(&key);
@@ -313,7 +337,13 @@ impl Core {
         }
     }
 
-    async fn put(&mut self, tenant: TenantId, text: String, definition: Arc<Definition>, now: Timestamp) -> Result<PutDefinition> {
+    async fn put(
+        &mut self,
+        tenant: TenantId,
+        text: String,
+        definition: Arc<Definition>,
+        now: Timestamp,
+    ) -> Result<PutDefinition> {
         let document = &definition.document;
         let mut row = DefinitionRow {
             tenant: tenant.clone(),
@@ -338,12 +368,15 @@ impl Core {
             })
             .await?;
         row.revision = revision;
-        row.is_enabled = self.db.definition(&tenant, &format!("{}/{}", row.namespace, row.name), &Pick::Revision(revision)).await?.is_enabled;
+        row.is_enabled =
+            self.db.definition(&tenant, &format!("{}/{}", row.namespace, row.name), &Pick::Revision(revision)).await?.is_enabled;
         if is_new {
             self.arm(&row, definition.clone(), None, now);
             let key = (row.tenant.clone(), row.namespace.clone(), row.name.clone());
             if let Some(schedule) = self.triggers.get(&key).map(Trigger::row) {
-                self.db.write::<_, Error, _>(move |tx| Box::pin(async move { Ok(tx.put_definition_schedule(&schedule).await?) })).await?;
+                self.db
+                    .write::<_, Error, _>(move |tx| Box::pin(async move { Ok(tx.put_definition_schedule(&schedule).await?) }))
+                    .await?;
             }
         }
         Ok(PutDefinition { namespace: row.namespace, name: row.name, version: row.version, revision, is_new })
@@ -378,7 +411,8 @@ impl Core {
             // An answer to an approval came to its run by the handle; from the bus, where anybody may put events
             // in, it counts for nothing.
             let is_answer = row.payload.kind == crate::interpret::APPROVAL_ANSWERED;
-            let has_triggers = self.triggers.values().any(|t| t.tenant == row.tenant && matches!(t.definition.schedule, Some(Schedule::On(_))));
+            let has_triggers =
+                self.triggers.values().any(|t| t.tenant == row.tenant && matches!(t.definition.schedule, Some(Schedule::On(_))));
             if is_answer || (hearers.is_empty() && !has_triggers) {
                 continue;
             }
@@ -411,12 +445,17 @@ impl Core {
                 let name = definition.full_name();
                 let id = derived(&[b"event", row.tenant.as_str().as_bytes(), name.as_bytes(), &row.id.to_be_bytes()]);
                 let run = RunId::from_uuid(uuid::Builder::from_custom_bytes(id).into_uuid());
-                let started = self.start(batch, run, &row.tenant, definition, revision, input, trigger::cause(&event), None).await;
+                let started =
+                    self.start(batch, run, &row.tenant, definition, revision, input, trigger::cause(&event), None).await;
                 match started {
                     Ok(()) => {}
                     Err(Error::InFlight { run }) => {
                         self.stats.runs_in_flight_skipped.fetch_add(1, Relaxed);
-                        tracing::debug!(workflow = name, run, "an unfinished run is already about this alert; no second one is started");
+                        tracing::debug!(
+                            workflow = name,
+                            run,
+                            "an unfinished run is already about this alert; no second one is started"
+                        );
                     }
                     Err(error) => return Err(error),
                 }
@@ -457,8 +496,12 @@ impl Core {
     }
 
     async fn take_schedules(&mut self, batch: &mut Batch) -> Result<bool> {
-        let due: Vec<TriggerKey> =
-            self.triggers.iter().filter(|(_, trigger)| trigger.due.is_some_and(|due| due <= batch.now)).map(|(key, _)| key.clone()).collect();
+        let due: Vec<TriggerKey> = self
+            .triggers
+            .iter()
+            .filter(|(_, trigger)| trigger.due.is_some_and(|due| due <= batch.now))
+            .map(|(key, _)| key.clone())
+            .collect();
         let has_due = !due.is_empty();
         for key in due {
             let Some(trigger) = self.triggers.get_mut(&key) else { continue };
@@ -471,7 +514,8 @@ impl Core {
             };
             batch.schedules.insert(key.clone(), trigger.row());
             let (definition, revision) = (trigger.definition.clone(), trigger.revision);
-            let id = derived(&[b"schedule", key.0.as_str().as_bytes(), definition.full_name().as_bytes(), &at.nanos().to_be_bytes()]);
+            let id =
+                derived(&[b"schedule", key.0.as_str().as_bytes(), definition.full_name().as_bytes(), &at.nanos().to_be_bytes()]);
             let run = RunId::from_uuid(uuid::Builder::from_custom_bytes(id).into_uuid());
             let cause = Cause { kind: "schedule".into(), ..Cause::default() };
             self.start(batch, run, &key.0, definition, revision, json!({}), cause, None).await?;

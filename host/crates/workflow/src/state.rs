@@ -165,15 +165,53 @@ pub struct Frame {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Body {
-    Do { sequence: Sequence },
-    For { items: Vec<Value>, index: usize, is_open: bool, sequence: Sequence },
-    Fork { branches: Vec<Branch> },
-    Try { attempt: u32, first: Timestamp, attempt_deadline: Option<Timestamp>, phase: Phase, sequence: Sequence, error: Option<RunError> },
-    Call { request: RequestId, installation: String, operation: String, with: Value, in_doubt: Option<ErrorRecord> },
-    Function { child: String, args: Value, is_entered: bool },
-    Wait { until: Timestamp },
-    Listen { consumed: Vec<Value>, matched: Vec<usize>, keys: BTreeMap<String, Value>, until_matched: Vec<usize>, is_done: bool, handled: Vec<Value>, sequence: Option<Sequence> },
-    Run { child: RunId },
+    Do {
+        sequence: Sequence,
+    },
+    For {
+        items: Vec<Value>,
+        index: usize,
+        is_open: bool,
+        sequence: Sequence,
+    },
+    Fork {
+        branches: Vec<Branch>,
+    },
+    Try {
+        attempt: u32,
+        first: Timestamp,
+        attempt_deadline: Option<Timestamp>,
+        phase: Phase,
+        sequence: Sequence,
+        error: Option<RunError>,
+    },
+    Call {
+        request: RequestId,
+        installation: String,
+        operation: String,
+        with: Value,
+        in_doubt: Option<ErrorRecord>,
+    },
+    Function {
+        child: String,
+        args: Value,
+        is_entered: bool,
+    },
+    Wait {
+        until: Timestamp,
+    },
+    Listen {
+        consumed: Vec<Value>,
+        matched: Vec<usize>,
+        keys: BTreeMap<String, Value>,
+        until_matched: Vec<usize>,
+        is_done: bool,
+        handled: Vec<Value>,
+        sequence: Option<Sequence>,
+    },
+    Run {
+        child: RunId,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -67,7 +67,10 @@ impl Trigger {
             Strategy::One(filter) => admits(filter).then(|| json!([event])),
             Strategy::Any { filters, .. } => filters.iter().any(admits).then(|| json!([event])),
             Strategy::All(filters) => {
-                let index = filters.iter().enumerate().position(|(index, filter)| !self.gathered.contains_key(&index.to_string()) && admits(filter))?;
+                let index = filters
+                    .iter()
+                    .enumerate()
+                    .position(|(index, filter)| !self.gathered.contains_key(&index.to_string()) && admits(filter))?;
                 self.gathered.insert(index.to_string(), event.clone());
                 if self.gathered.len() < filters.len() {
                     return None;

@@ -92,7 +92,13 @@ pub fn parse(text: &str) -> Result<Node, Diagnostic> {
     }
     if let Some(at) = text.find('\0') {
         let line = text[..at].matches('\n').count() + 1;
-        return Err(Diagnostic { line, column: 1, pointer: String::new(), message: "the text contains a NUL byte".into(), hint: None });
+        return Err(Diagnostic {
+            line,
+            column: 1,
+            pointer: String::new(),
+            message: "the text contains a NUL byte".into(),
+            hint: None,
+        });
     }
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {

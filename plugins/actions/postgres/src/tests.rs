@@ -93,7 +93,13 @@ fn server(statements: Rc<RefCell<Vec<String>>>, answer: fn() -> Vec<u8>) -> Worl
                     auth(11, format!("r={nonce}SERVER,s=c2FsdA==,i=4096").as_bytes())
                 } else {
                     assert!(text.contains("SERVER,p=BwcHBwcH"), "{text}");
-                    [auth(12, b"v=CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg="), auth(0, b""), message(b'S', b"server_version\x0015\0"), ready()].concat()
+                    [
+                        auth(12, b"v=CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg="),
+                        auth(0, b""),
+                        message(b'S', b"server_version\x0015\0"),
+                        ready(),
+                    ]
+                    .concat()
                 }
             }
             b'Q' | b'P' => {

@@ -119,7 +119,10 @@ impl<C: Read + Write> Session<C> {
                 12 => {
                     let expected = expected.take().ok_or_else(|| Error::protocol("SCRAM ends before it went on"))?;
                     if body.0 != expected.as_bytes() {
-                        return Err(Error::new("remote.unauthorized", "the server doesn't know the password: is it the right one?"));
+                        return Err(Error::new(
+                            "remote.unauthorized",
+                            "the server doesn't know the password: is it the right one?",
+                        ));
                     }
                     is_proven = true;
                 }

@@ -227,7 +227,9 @@ fn http_error(code: &ErrorCode) -> Error {
         | ErrorCode::DestinationIpUnroutable
         | ErrorCode::TlsProtocolError
         | ErrorCode::TlsCertificateError
-        | ErrorCode::TlsAlertReceived(_) => Error::new("remote.unreachable", format!("no connection: {code}")).retry_after_ms(1_000),
+        | ErrorCode::TlsAlertReceived(_) => {
+            Error::new("remote.unreachable", format!("no connection: {code}")).retry_after_ms(1_000)
+        }
         ErrorCode::DestinationIpProhibited | ErrorCode::HttpRequestDenied => {
             Error::new("permission.denied", format!("the host refused the request: {code}"))
         }

@@ -95,7 +95,9 @@ impl Stage {
             secrets: Default::default(),
             is_enabled: true,
         };
-        db.write::<_, db::Error, _>(move |tx| Box::pin(async move { tx.put_installation(&installation, Timestamp(0)).await })).await.unwrap();
+        db.write::<_, db::Error, _>(move |tx| Box::pin(async move { tx.put_installation(&installation, Timestamp(0)).await }))
+            .await
+            .unwrap();
         Self { _dir: dir, db, world, clock, tenant }
     }
 
@@ -130,7 +132,13 @@ impl Stage {
     }
 
     async fn results(&self) -> Vec<ActionOutcome> {
-        self.db.handed::<ActionResult>(Topic::ActionResult, 0, 100).await.unwrap().into_iter().map(|r| r.payload.outcome).collect()
+        self.db
+            .handed::<ActionResult>(Topic::ActionResult, 0, 100)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|r| r.payload.outcome)
+            .collect()
     }
 
     async fn ledger(&self) -> Vec<String> {

@@ -67,7 +67,10 @@ impl Stage {
             updated: self.clock.now(),
         };
         let tenant = self.tenant.clone();
-        self.db.write::<_, Error, _>(move |tx| Box::pin(async move { Ok(tx.put_silence(&tenant, &silence).await?) })).await.unwrap();
+        self.db
+            .write::<_, Error, _>(move |tx| Box::pin(async move { Ok(tx.put_silence(&tenant, &silence).await?) }))
+            .await
+            .unwrap();
     }
 
     async fn bus(&self) -> Vec<String> {

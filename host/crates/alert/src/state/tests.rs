@@ -84,84 +84,124 @@ fn uuid(n: u128) -> uuid::Uuid {
 
 #[test]
 fn without_for_it_fires_at_once_and_resolves_at_the_first_ok() {
-    check("", "0 firing\n15 firing\n30 ok\n45 ok", expect![[r#"
+    check(
+        "",
+        "0 firing\n15 firing\n30 ok\n45 ok",
+        expect![[r#"
         0 - -> firing: cpu is high
         30 firing -> resolved: the condition is no longer met
         flap 0.09, announced true
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn it_is_pending_until_the_condition_has_lasted() {
-    check("for=60", "0 firing\n30 firing\n60 firing", expect![[r#"
+    check(
+        "for=60",
+        "0 firing\n30 firing\n60 firing",
+        expect![[r#"
         0 - -> pending: cpu is high; it fires when this lasts 60 s
         60 pending -> firing: cpu is high for 60 s
         flap 0.00, announced true
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_spike_shorter_than_for_never_fires() {
-    check("for=60", "0 firing\n30 ok\n60 firing\n90 absent", expect![[r#"
+    check(
+        "for=60",
+        "0 firing\n30 ok\n60 firing\n90 absent",
+        expect![[r#"
         0 - -> pending: cpu is high; it fires when this lasts 60 s
         30 pending -> inactive: the condition is no longer met, before it had lasted 60 s
         60 - -> pending: cpu is high; it fires when this lasts 60 s
         90 pending -> inactive: it is no longer reported, before it had lasted 60 s
         flap 0.27, announced false
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn between_the_thresholds_it_keeps_firing_but_does_not_start() {
-    check("", "0 holding\n15 firing\n30 holding\n45 holding\n60 ok", expect![[r#"
+    check(
+        "",
+        "0 holding\n15 firing\n30 holding\n45 holding\n60 ok",
+        expect![[r#"
         15 - -> firing: cpu is high
         60 firing -> resolved: the condition is no longer met
         flap 0.09, announced true
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn keep_firing_for_bridges_a_short_gap() {
-    check("keep=60", "0 firing\n30 ok\n45 firing\n60 ok\n104 absent\n105 ok", expect![[r#"
+    check(
+        "keep=60",
+        "0 firing\n30 ok\n45 firing\n60 ok\n104 absent\n105 ok",
+        expect![[r#"
         0 - -> firing: cpu is high
         105 firing -> resolved: the condition is no longer met
         flap 0.27, announced true
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn no_data_is_ok_keeps_or_alerts_as_the_monitor_says() {
-    check("no_data=ok", "0 firing\n15 no-data", expect![[r#"
+    check(
+        "no_data=ok",
+        "0 firing\n15 no-data",
+        expect![[r#"
         0 - -> firing: cpu is high
         15 firing -> resolved: the condition is no longer met
         flap 0.09, announced true
-    "#]]);
-    check("no_data=keep", "0 firing\n15 no-data\n30 firing", expect![[r#"
+    "#]],
+    );
+    check(
+        "no_data=keep",
+        "0 firing\n15 no-data\n30 firing",
+        expect![[r#"
         0 - -> firing: cpu is high
         flap 0.00, announced true
-    "#]]);
-    check("no_data=alert", "0 no-data", expect![[r#"
+    "#]],
+    );
+    check(
+        "no_data=alert",
+        "0 no-data",
+        expect![[r#"
         0 - -> firing: cpu is high
         flap 0.00, announced true
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_sender_that_goes_silent_leaves_nothing_firing() {
-    check("stale=300", "0 firing\n200 firing\n499 tick\n500 tick", expect![[r#"
+    check(
+        "stale=300",
+        "0 firing\n200 firing\n499 tick\n500 tick",
+        expect![[r#"
         0 - -> firing: cpu is high
         500 firing -> resolved: its sender went silent
         flap 0.09, announced true
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn what_began_under_a_silence_is_told_when_the_silence_ends() {
-    check("", "0 silence\n1 firing\n10 tick\n20 unsilence\n30 tick", expect![[r#"
+    check(
+        "",
+        "0 silence\n1 firing\n10 tick\n20 unsilence\n30 tick",
+        expect![[r#"
         1 - -> firing (silenced): cpu is high
         20 firing -> firing: the silence ended
         flap 0.00, announced true
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -169,19 +209,27 @@ fn a_thing_that_comes_and_goes_has_a_rising_flap_score() {
     let script: String = (0..14).map(|n| format!("{} {}\n", n * 60, if n % 2 == 0 { "firing" } else { "ok" })).collect();
     let rows = script.lines().count();
     assert_eq!(rows, 14);
-    check("keep=3600", &script, expect![[r#"
+    check(
+        "keep=3600",
+        &script,
+        expect![[r#"
         0 - -> firing: cpu is high
         flap 1.00, announced true
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_clock_that_goes_back_neither_fires_early_nor_resolves() {
-    check("for=60 keep=60", "100 firing\n40 firing\n161 firing\n30 ok", expect![[r#"
+    check(
+        "for=60 keep=60",
+        "100 firing\n40 firing\n161 firing\n30 ok",
+        expect![[r#"
         100 - -> pending: cpu is high; it fires when this lasts 60 s
         161 pending -> firing: cpu is high for 61 s
         flap 0.09, announced true
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Somebody ends the run. What its steps asked of the world is not taken back; answers still to come are ignored.
 
-use crate::interpret::Machine;
 use crate::interpret::Effect;
+use crate::interpret::Machine;
 use crate::journal::Entry;
 use crate::lifecycle;
 use crate::state::{RunError, Status};

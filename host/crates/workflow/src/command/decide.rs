@@ -5,10 +5,8 @@ use crate::journal::Entry;
 use crate::state::{Body, Decision, Signal};
 
 pub(super) fn apply(machine: &mut Machine<'_>, step: String, decision: Decision, by: String) {
-    let is_in_doubt = matches!(
-        machine.state.frames.get(&step).map(|frame| &frame.body),
-        Some(Body::Call { in_doubt: Some(_), .. })
-    );
+    let is_in_doubt =
+        matches!(machine.state.frames.get(&step).map(|frame| &frame.body), Some(Body::Call { in_doubt: Some(_), .. }));
     if !is_in_doubt {
         return;
     }

@@ -11,7 +11,11 @@ pub(super) fn apply(machine: &mut Machine<'_>) {
     if machine.state.seq > 0 {
         return;
     }
-    machine.journal.push(Entry::Run { status: machine.state.status, by: machine.state.cause.principal.clone(), why: Some(machine.state.cause.kind.clone()) });
+    machine.journal.push(Entry::Run {
+        status: machine.state.status,
+        by: machine.state.cause.principal.clone(),
+        why: Some(machine.state.cause.kind.clone()),
+    });
     let document = &machine.definition.document;
     let data = json!({
         "definition": {"namespace": document.namespace, "name": document.name, "version": document.version},

@@ -14,7 +14,10 @@ pub const LIFECYCLE_PREFIX: &str = "io.serverlessworkflow.";
 pub enum Strategy {
     One(EventFilter),
     /// No filter at all: any event.
-    Any { filters: Vec<EventFilter>, until: Option<Until> },
+    Any {
+        filters: Vec<EventFilter>,
+        until: Option<Until>,
+    },
     All(Vec<EventFilter>),
 }
 
@@ -237,7 +240,10 @@ mod tests {
         let mut reader = Reader::default();
         let filter = reader.filter(&At::root(&node)).unwrap();
         assert!(reader.diagnostics.is_empty(), "{:?}", reader.diagnostics);
-        filter.admits(&event, &Engine::default(), &Scope::default(), &BTreeMap::from([("room".into(), json!(7))])).unwrap().is_some()
+        filter
+            .admits(&event, &Engine::default(), &Scope::default(), &BTreeMap::from([("room".into(), json!(7))]))
+            .unwrap()
+            .is_some()
     }
 
     #[test]

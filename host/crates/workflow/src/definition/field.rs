@@ -1,7 +1,10 @@
 //! Reading of nodes with complaints: each reader answers what it could make of a node and notes what is wrong.
 
 use super::{Diagnostic, Input, Output, Schema, Time, Transform};
-use crate::{expression, yaml::{Content, Key, Node, Place}};
+use crate::{
+    expression,
+    yaml::{Content, Key, Node, Place},
+};
 use serde_json::Value;
 
 /// Mistakes told at once; more would only be noise.
@@ -66,7 +69,13 @@ impl<'n> Reader<'n> {
 
     pub fn note(&mut self, place: Place, pointer: &str, message: String, hint: Option<String>) {
         if self.diagnostics.len() < DIAGNOSTICS_MAX {
-            self.diagnostics.push(Diagnostic { line: place.line, column: place.column, pointer: pointer.to_owned(), message, hint });
+            self.diagnostics.push(Diagnostic {
+                line: place.line,
+                column: place.column,
+                pointer: pointer.to_owned(),
+                message,
+                hint,
+            });
         }
     }
 
@@ -102,8 +111,15 @@ impl<'n> Reader<'n> {
             if !known.contains(&key.text.as_str()) {
                 let near = nearest(&key.text, known.iter().copied());
                 misspelt.extend(near);
-                let hint = near.map(|near| format!("did you mean {near:?}?")).or_else(|| Some(format!("known here: {}", known.join(", "))));
-                self.note(key.place, &format!("{}/{}", at.pointer, escape(&key.text)), format!("unknown key {:?}", key.text), hint);
+                let hint = near
+                    .map(|near| format!("did you mean {near:?}?"))
+                    .or_else(|| Some(format!("known here: {}", known.join(", "))));
+                self.note(
+                    key.place,
+                    &format!("{}/{}", at.pointer, escape(&key.text)),
+                    format!("unknown key {:?}", key.text),
+                    hint,
+                );
             }
         }
         for key in required {
@@ -123,7 +139,8 @@ impl<'n> Reader<'n> {
                 Some((key, at.child(&key.text, node)))
             }
             Content::Mapping(entries) => {
-                let hint = (entries.len() > 1).then(|| "indent what belongs to the first name, or begin a new item with '-'".to_owned());
+                let hint =
+                    (entries.len() > 1).then(|| "indent what belongs to the first name, or begin a new item with '-'".to_owned());
                 self.complain_with(at, format!("one name with its content is expected here, not {} keys", entries.len()), hint);
                 None
             }
@@ -137,7 +154,8 @@ impl<'n> Reader<'n> {
     pub fn text(&mut self, at: &At<'n>) -> Option<&'n str> {
         let text = at.node.as_str();
         if text.is_none() {
-            let hint = matches!(at.node.content, Content::Scalar(Value::Number(_) | Value::Bool(_))).then(|| "put it in quotes".to_owned());
+            let hint = matches!(at.node.content, Content::Scalar(Value::Number(_) | Value::Bool(_)))
+                .then(|| "put it in quotes".to_owned());
             self.complain_with(at, format!("a text is expected here, not {}", at.node.kind()), hint);
         }
         text
@@ -276,7 +294,9 @@ impl<'n> Reader<'n> {
         let json = at.node.to_json();
         let is_dynamic = match &json {
             Value::String(text) => expression::inner(text).is_some(),
-            Value::Object(parts) => parts.values().any(|part| part.as_str().is_some_and(|text| expression::inner(text).is_some())),
+            Value::Object(parts) => {
+                parts.values().any(|part| part.as_str().is_some_and(|text| expression::inner(text).is_some()))
+            }
             _ => false,
         };
         if is_dynamic {

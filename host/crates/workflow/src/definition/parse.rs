@@ -1,7 +1,7 @@
 //! The document itself: head, `use`, `schedule`. Tasks are read in `task`.
 
 use super::field::{At, Declared, Reader, nearest};
-use super::{Definition, Diagnostic, Document, Kind, Call, Schedule, Task, Until, Strategy};
+use super::{Call, Definition, Diagnostic, Document, Kind, Schedule, Strategy, Task, Until};
 use crate::yaml::{self, Key, Node};
 use indexmap::IndexMap;
 use std::{str::FromStr, sync::Arc};
@@ -73,7 +73,10 @@ impl<'n> Reader<'n> {
             let text = self.text_of(at, key)?;
             if !is_dns_label(text) {
                 let at = at.get(key)?;
-                self.complain(&at, format!("{text:?} must be 1 to 63 letters, digits and '-', with a letter or digit at each end"));
+                self.complain(
+                    &at,
+                    format!("{text:?} must be 1 to 63 letters, digits and '-', with a letter or digit at each end"),
+                );
             }
             Some(text.to_owned())
         };
@@ -97,13 +100,21 @@ impl<'n> Reader<'n> {
     /// Notes what `use` declares, so that it can be referred to from anywhere.
     fn declare(&mut self, root: &At<'n>) {
         let Some(at) = root.get("use") else { return };
-        self.mapping(&at, &["authentications", "errors", "extensions", "functions", "retries", "secrets", "timeouts", "catalogs"], &[]);
+        self.mapping(
+            &at,
+            &["authentications", "errors", "extensions", "functions", "retries", "secrets", "timeouts", "catalogs"],
+            &[],
+        );
         for key in ["extensions", "catalogs"] {
             if let Some(at) = at.get(key) {
                 self.complain(&at, format!("use.{key} is not supported yet"));
             }
         }
-        let mut group = |key| at.get(key).map(|at| self.entries(&at).iter().map(|(k, n)| (k, n)).collect::<Vec<(&Key, &Node)>>()).unwrap_or_default();
+        let mut group = |key| {
+            at.get(key)
+                .map(|at| self.entries(&at).iter().map(|(k, n)| (k, n)).collect::<Vec<(&Key, &Node)>>())
+                .unwrap_or_default()
+        };
         let declared = Declared {
             functions: group("functions"),
             retries: group("retries"),

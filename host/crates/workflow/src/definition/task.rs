@@ -60,19 +60,34 @@ impl<'n> Reader<'n> {
         }
         let Some((kind, keys)) = KINDS.iter().find(|(kind, _)| at.has(kind)) else {
             let kinds = KINDS.iter().map(|(kind, _)| *kind);
-            match entries.iter().find_map(|(key, _)| Some((key, nearest(&key.text, kinds.clone()).filter(|_| !BASE.contains(&key.text.as_str()))?))) {
+            match entries.iter().find_map(|(key, _)| {
+                Some((key, nearest(&key.text, kinds.clone()).filter(|_| !BASE.contains(&key.text.as_str()))?))
+            }) {
                 Some((key, near)) => self.note(
                     key.place,
                     &format!("{}/{}", at.pointer, escape(&key.text)),
                     format!("unknown key {:?}", key.text),
                     Some(format!("did you mean {near:?}?")),
                 ),
-                None => self.complain(at, format!("task {name:?} says not what to do: one of {} is missing", kinds.collect::<Vec<_>>().join(", "))),
+                None => self.complain(
+                    at,
+                    format!("task {name:?} says not what to do: one of {} is missing", kinds.collect::<Vec<_>>().join(", ")),
+                ),
             }
             return None;
         };
         let known: Vec<&str> = BASE.iter().chain(keys.iter()).copied().collect();
-        self.mapping(at, &known, if *kind == "for" { &["do"] } else if *kind == "try" { &["catch"] } else { &[] });
+        self.mapping(
+            at,
+            &known,
+            if *kind == "for" {
+                &["do"]
+            } else if *kind == "try" {
+                &["catch"]
+            } else {
+                &[]
+            },
+        );
         let condition = self.expression_of(at, "if");
         let input = self.input_of(at);
         let timeout = self.timeout_of(at);
@@ -81,7 +96,18 @@ impl<'n> Reader<'n> {
         let output = self.output_of(at, "output");
         let export = self.output_of(at, "export");
         let metadata = self.template_of(at, "metadata").unwrap_or(Value::Null);
-        Some(Task { name: name.to_owned(), pointer: at.pointer.clone(), condition, input, output, export, timeout, then, metadata, kind: body? })
+        Some(Task {
+            name: name.to_owned(),
+            pointer: at.pointer.clone(),
+            condition,
+            input,
+            output,
+            export,
+            timeout,
+            then,
+            metadata,
+            kind: body?,
+        })
     }
 
     fn then(&mut self, at: &At<'n>, siblings: &[&str]) -> Then {
@@ -124,7 +150,11 @@ impl<'n> Reader<'n> {
             Content::Mapping(entries) if !entries.is_empty() => Some(Kind::Set(self.template(at))),
             Content::Scalar(Value::String(text)) if expression::inner(text).is_some() => Some(Kind::Set(self.template(at))),
             Content::Scalar(Value::String(text)) => {
-                self.complain_with(at, "a mapping or an expression is expected here", Some(format!("did you mean \"${{ {text} }}\"?")));
+                self.complain_with(
+                    at,
+                    "a mapping or an expression is expected here",
+                    Some(format!("did you mean \"${{ {text} }}\"?")),
+                );
                 None
             }
             _ => {
@@ -140,12 +170,17 @@ impl<'n> Reader<'n> {
             return self.http(task).map(Call::Http);
         }
         if UNSUPPORTED_CALLS.contains(&name) {
-            self.complain(at, format!("call: {name} is not supported yet; call an operation of a plugin as INSTALLATION/OPERATION"));
+            self.complain(
+                at,
+                format!("call: {name} is not supported yet; call an operation of a plugin as INSTALLATION/OPERATION"),
+            );
             return None;
         }
         let with = match task.get("with") {
             Some(with) => {
-                if !matches!(with.node.content, Content::Mapping(_)) && with.node.as_str().is_none_or(|text| expression::inner(text).is_none()) {
+                if !matches!(with.node.content, Content::Mapping(_))
+                    && with.node.as_str().is_none_or(|text| expression::inner(text).is_none())
+                {
                     self.complain(&with, format!("a mapping is expected here, not {}", with.node.kind()));
                 }
                 self.template(&with)
@@ -153,11 +188,18 @@ impl<'n> Reader<'n> {
             None => json!({}),
         };
         if name.contains("://") || name.contains('@') {
-            self.complain(at, "functions from catalogs and URLs are not supported yet; call an operation of a plugin as INSTALLATION/OPERATION");
+            self.complain(
+                at,
+                "functions from catalogs and URLs are not supported yet; call an operation of a plugin as INSTALLATION/OPERATION",
+            );
             return None;
         }
         if let Some((installation, operation)) = name.split_once('/') {
-            let is_name = |text: &str| !text.is_empty() && text.len() <= 100 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+            let is_name = |text: &str| {
+                !text.is_empty()
+                    && text.len() <= 100
+                    && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+            };
             if !is_name(installation) || !is_name(operation) {
                 self.complain(at, format!("{name:?} is no INSTALLATION/OPERATION such as kubernetes/scale"));
                 return None;
@@ -180,7 +222,8 @@ impl<'n> Reader<'n> {
             self.complain(task, "\"with\" is missing");
             return None;
         };
-        if !self.mapping(&at, &["method", "endpoint", "headers", "body", "query", "output", "redirect"], &["method", "endpoint"]) {
+        if !self.mapping(&at, &["method", "endpoint", "headers", "body", "query", "output", "redirect"], &["method", "endpoint"])
+        {
             return None;
         }
         let method = self.text_of(&at, "method");
@@ -201,7 +244,9 @@ impl<'n> Reader<'n> {
         }
         let mut parts = |key: &str| {
             let part = at.get(key)?;
-            if !matches!(part.node.content, Content::Mapping(_)) && part.node.as_str().is_none_or(|text| expression::inner(text).is_none()) {
+            if !matches!(part.node.content, Content::Mapping(_))
+                && part.node.as_str().is_none_or(|text| expression::inner(text).is_none())
+            {
                 self.complain(&part, format!("a mapping or an expression is expected here, not {}", part.node.kind()));
             }
             Some(self.template(&part))
@@ -230,8 +275,41 @@ impl<'n> Reader<'n> {
             ("basic", &["username", "password", "use"]),
             ("bearer", &["token", "use"]),
             ("digest", &["username", "password", "use"]),
-            ("oauth2", &["authority", "endpoints", "grant", "client", "request", "issuers", "scopes", "audiences", "username", "password", "subject", "actor", "use"]),
-            ("oidc", &["authority", "grant", "client", "request", "issuers", "scopes", "audiences", "username", "password", "subject", "actor", "use"]),
+            (
+                "oauth2",
+                &[
+                    "authority",
+                    "endpoints",
+                    "grant",
+                    "client",
+                    "request",
+                    "issuers",
+                    "scopes",
+                    "audiences",
+                    "username",
+                    "password",
+                    "subject",
+                    "actor",
+                    "use",
+                ],
+            ),
+            (
+                "oidc",
+                &[
+                    "authority",
+                    "grant",
+                    "client",
+                    "request",
+                    "issuers",
+                    "scopes",
+                    "audiences",
+                    "username",
+                    "password",
+                    "subject",
+                    "actor",
+                    "use",
+                ],
+            ),
             ("use", &[]),
         ];
         let names: Vec<&str> = POLICIES.iter().map(|(name, _)| *name).collect();
@@ -298,7 +376,8 @@ impl<'n> Reader<'n> {
 
     fn variable_of(&mut self, at: &At<'n>, key: &str, default: &str) -> String {
         let Some(name) = self.text_of_present(at, key) else { return default.to_owned() };
-        let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         let is_taken = expression::VARIABLES.contains(&name) && !matches!(name, "item" | "index" | "error");
         if !is_name || is_taken {
             let at = at.get(key).unwrap_or_else(|| at.clone());
@@ -365,15 +444,16 @@ impl<'n> Reader<'n> {
         if let Some(backoff) = at.get("backoff")
             && self.mapping(&backoff, &["constant", "linear", "exponential"], &[])
         {
-            retry.backoff = match ["constant", "linear", "exponential"].into_iter().filter(|key| backoff.has(key)).collect::<Vec<_>>()[..] {
-                ["linear"] => Backoff::Linear,
-                ["exponential"] => Backoff::Exponential,
-                ["constant"] => Backoff::Constant,
-                _ => {
-                    self.complain(&backoff, "exactly one of constant, linear and exponential is expected here");
-                    Backoff::Constant
-                }
-            };
+            retry.backoff =
+                match ["constant", "linear", "exponential"].into_iter().filter(|key| backoff.has(key)).collect::<Vec<_>>()[..] {
+                    ["linear"] => Backoff::Linear,
+                    ["exponential"] => Backoff::Exponential,
+                    ["constant"] => Backoff::Constant,
+                    _ => {
+                        self.complain(&backoff, "exactly one of constant, linear and exponential is expected here");
+                        Backoff::Constant
+                    }
+                };
         }
         if let Some(limit) = at.get("limit")
             && self.mapping(&limit, &["attempt", "duration"], &[])
@@ -419,7 +499,9 @@ impl<'n> Reader<'n> {
         }
         for (key, node) in entries {
             let is_text = matches!(&node.content, Content::Scalar(Value::String(_)));
-            if matches!(key.text.as_str(), "id" | "source" | "type" | "time" | "subject" | "datacontenttype" | "dataschema") && !is_text {
+            if matches!(key.text.as_str(), "id" | "source" | "type" | "time" | "subject" | "datacontenttype" | "dataschema")
+                && !is_text
+            {
                 self.complain(&with.child(&key.text, node), format!("a text is expected here, not {}", node.kind()));
             }
         }
@@ -443,7 +525,8 @@ impl<'n> Reader<'n> {
             let index = self.variable_of(&at, "at", "index");
             self.variables.extend([item.clone(), index.clone()]);
             let tasks = at.get("do").map(|at| self.tasks(&at)).unwrap_or_default();
-            let foreach = Foreach { item, at: index, tasks, output: self.output_of(&at, "output"), export: self.output_of(&at, "export") };
+            let foreach =
+                Foreach { item, at: index, tasks, output: self.output_of(&at, "output"), export: self.output_of(&at, "export") };
             self.variables.truncate(self.variables.len() - 2);
             Some(foreach)
         });
@@ -482,7 +565,10 @@ impl<'n> Reader<'n> {
         }
         for key in ["container", "script", "shell"] {
             if let Some(at) = at.get(key) {
-                self.complain(&at, format!("run: {key} is refused: nothing runs outside the sandbox; call an operation of a plugin"));
+                self.complain(
+                    &at,
+                    format!("run: {key} is refused: nothing runs outside the sandbox; call an operation of a plugin"),
+                );
                 return None;
             }
         }

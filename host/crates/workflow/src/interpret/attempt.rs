@@ -23,7 +23,14 @@ impl<'d> Machine<'d> {
         })
     }
 
-    pub(super) fn attempt(&mut self, path: &str, task: &'d Task, tasks: &'d [Task], catch: &'d Catch, frame: &mut Frame) -> Progress {
+    pub(super) fn attempt(
+        &mut self,
+        path: &str,
+        task: &'d Task,
+        tasks: &'d [Task],
+        catch: &'d Catch,
+        frame: &mut Frame,
+    ) -> Progress {
         let Frame { input, started, body, .. } = frame;
         let Body::Try { attempt, first, attempt_deadline, phase, sequence, error } = body else {
             return Progress::Failed(RunError::runtime("the checkpoint does not fit its definition"));
@@ -44,7 +51,10 @@ impl<'d> Machine<'d> {
                     }
                     let progress = if !self.state.is_paused && attempt_deadline.is_some_and(|deadline| deadline <= self.now) {
                         self.drop_frames(&format!("{path}/"));
-                        Progress::Failed(RunError { instance: Some(task.pointer.clone()), ..RunError::timeout("the attempt took longer than its limit") })
+                        Progress::Failed(RunError {
+                            instance: Some(task.pointer.clone()),
+                            ..RunError::timeout("the attempt took longer than its limit")
+                        })
                     } else {
                         self.sequence(sequence, tasks, &format!("{path}/try"))
                     };
@@ -61,8 +71,17 @@ impl<'d> Machine<'d> {
                         Ok(Next::Retry(delay_ms)) => {
                             *attempt += 1;
                             *phase = Phase::Backoff { until: self.now.plus_millis(delay_ms) };
-                            self.journal.push(Entry::Retried { step: path.to_owned(), attempt: *attempt, delay_ms, error: failure.to_json() });
-                            self.task_event("retried", path, json!({"retriedAt": lifecycle::rfc3339(self.now), "attempt": *attempt}));
+                            self.journal.push(Entry::Retried {
+                                step: path.to_owned(),
+                                attempt: *attempt,
+                                delay_ms,
+                                error: failure.to_json(),
+                            });
+                            self.task_event(
+                                "retried",
+                                path,
+                                json!({"retriedAt": lifecycle::rfc3339(self.now), "attempt": *attempt}),
+                            );
                             *error = Some(failure);
                         }
                         Ok(Next::Handle) => {
@@ -99,7 +118,14 @@ impl<'d> Machine<'d> {
     }
 
     /// What to do about a failure; the failure itself when it isn't caught.
-    fn caught(&mut self, path: &str, catch: &Catch, failure: &RunError, (attempt, first): (u32, Timestamp), local: Local<'_>) -> Result<Next, RunError> {
+    fn caught(
+        &mut self,
+        path: &str,
+        catch: &Catch,
+        failure: &RunError,
+        (attempt, first): (u32, Timestamp),
+        local: Local<'_>,
+    ) -> Result<Next, RunError> {
         let error = failure.to_json();
         if !catch.with.is_empty() {
             let Value::Object(with) = self.filled(&Value::Object(catch.with.clone()), &error, local)? else {

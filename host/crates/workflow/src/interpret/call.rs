@@ -16,7 +16,9 @@ impl<'d> Machine<'d> {
     /// Begins a call: the request is part of this transition's writes.
     pub(super) fn call(&mut self, path: &str, call: &'d Call, local: Local<'_>) -> Result<Body, RunError> {
         let (installation, operation, with) = match call {
-            Call::Action { installation, operation, with } => (installation.clone(), operation.clone(), self.filled(with, local.input, local)?),
+            Call::Action { installation, operation, with } => {
+                (installation.clone(), operation.clone(), self.filled(with, local.input, local)?)
+            }
             Call::Http(http) => ("http".to_owned(), "request".to_owned(), self.http_request(http, local)?),
             Call::Function { name, with } => {
                 let args = self.filled(with, local.input, local)?;
@@ -28,7 +30,14 @@ impl<'d> Machine<'d> {
         Ok(Body::Call { request, installation, operation, with, in_doubt: None })
     }
 
-    fn request(&mut self, path: &str, installation: &str, operation: &str, with: &Value, _started: model::Timestamp) -> RequestId {
+    fn request(
+        &mut self,
+        path: &str,
+        installation: &str,
+        operation: &str,
+        with: &Value,
+        _started: model::Timestamp,
+    ) -> RequestId {
         let id = RequestId::from_uuid(self.derived_uuid("request"));
         let run = self.state.run;
         let span = derived(&[path.as_bytes(), id.to_string().as_bytes()]);
@@ -84,19 +93,34 @@ impl<'d> Machine<'d> {
         match self.signal.take() {
             Some(Signal::Result { step, request: answered, outcome }) if step == path && answered == *request => match outcome {
                 ActionOutcome::Done { output } => {
-                    self.journal.push(Entry::Result { step: path.to_owned(), request: answered, status: "done".into(), error: None });
+                    self.journal.push(Entry::Result {
+                        step: path.to_owned(),
+                        request: answered,
+                        status: "done".into(),
+                        error: None,
+                    });
                     match bounded(&output, "the action's output") {
                         Ok(()) => Progress::Done(output, Flow::Next),
                         Err(error) => Progress::Failed(error),
                     }
                 }
                 ActionOutcome::Failed { error } => {
-                    self.journal.push(Entry::Result { step: path.to_owned(), request: answered, status: "failed".into(), error: Some(error.message.clone()) });
+                    self.journal.push(Entry::Result {
+                        step: path.to_owned(),
+                        request: answered,
+                        status: "failed".into(),
+                        error: Some(error.message.clone()),
+                    });
                     Progress::Failed(RunError::from_record(&error))
                 }
                 ActionOutcome::InDoubt { error } => {
                     if in_doubt.is_none() {
-                        self.journal.push(Entry::Result { step: path.to_owned(), request: answered, status: "in-doubt".into(), error: Some(error.message.clone()) });
+                        self.journal.push(Entry::Result {
+                            step: path.to_owned(),
+                            request: answered,
+                            status: "in-doubt".into(),
+                            error: Some(error.message.clone()),
+                        });
                         let data = json!({"suspendedAt": crate::lifecycle::rfc3339(self.now), "error": error});
                         *in_doubt = Some(error);
                         self.task_event("suspended", path, data);
@@ -134,7 +158,8 @@ impl<'d> Machine<'d> {
             },
             None => expanded(&http.uri, local.input)?,
         };
-        let mut request = json!({"method": http.method, "endpoint": uri, "output": http.output.as_str(), "redirect": http.is_redirect_ok});
+        let mut request =
+            json!({"method": http.method, "endpoint": uri, "output": http.output.as_str(), "redirect": http.is_redirect_ok});
         for (key, template) in [("headers", &http.headers), ("query", &http.query)] {
             if !template.is_null() {
                 let mut parts = self.filled(template, local.input, local)?;
@@ -172,7 +197,9 @@ fn expanded(template: &str, input: &Value) -> Result<String, RunError> {
         let value = match &input[name] {
             Value::String(text) => text.clone(),
             Value::Null | Value::Array(_) | Value::Object(_) => {
-                return Err(RunError::expression(format!("the endpoint needs {name:?}, and the input has no such text or number")));
+                return Err(RunError::expression(format!(
+                    "the endpoint needs {name:?}, and the input has no such text or number"
+                )));
             }
             other => other.to_string(),
         };

@@ -21,9 +21,15 @@ impl Machine<'_> {
         event.insert("datacontenttype".into(), with.remove("datacontenttype").unwrap_or_else(|| json!("application/json")));
         event.extend(with);
         let event = Value::Object(event);
-        let on_bus: Event = serde_json::from_value(event.clone()).map_err(|e| RunError::validation(format!("the event is no CloudEvent: {e}")))?;
+        let on_bus: Event = serde_json::from_value(event.clone())
+            .map_err(|e| RunError::validation(format!("the event is no CloudEvent: {e}")))?;
         if on_bus.kind.starts_with("io.orchestrix.") || on_bus.kind.starts_with("io.serverlessworkflow.") {
-            return Err(RunError::new("authorization", 403, "Authorization Error", format!("events of type {:?} are the host's own", on_bus.kind)));
+            return Err(RunError::new(
+                "authorization",
+                403,
+                "Authorization Error",
+                format!("events of type {:?} are the host's own", on_bus.kind),
+            ));
         }
         self.events.push(on_bus);
         Ok(event)

@@ -7,7 +7,14 @@ use crate::state::Branch;
 use serde_json::Value;
 
 impl<'d> Machine<'d> {
-    pub(super) fn fork(&mut self, path: &str, tasks: &'d [Task], is_race: bool, branches: &mut [Branch], input: &Value) -> Progress {
+    pub(super) fn fork(
+        &mut self,
+        path: &str,
+        tasks: &'d [Task],
+        is_race: bool,
+        branches: &mut [Branch],
+        input: &Value,
+    ) -> Progress {
         for (index, (task, branch)) in tasks.iter().zip(branches.iter_mut()).enumerate() {
             if branch.is_done || branch.error.is_some() {
                 continue;

@@ -63,7 +63,12 @@ impl<'d> Machine<'d> {
         if *is_done { Progress::Done(Value::Array(std::mem::take(handled)), Flow::Next) } else { Progress::Blocked }
     }
 
-    fn foreach_output(&mut self, foreach: &'d crate::definition::Foreach, output: &Value, local: Local<'_>) -> Result<Value, RunError> {
+    fn foreach_output(
+        &mut self,
+        foreach: &'d crate::definition::Foreach,
+        output: &Value,
+        local: Local<'_>,
+    ) -> Result<Value, RunError> {
         let local = Local { output: Some(output), ..local };
         let shaped = self.shaped(&foreach.output, output, local)?;
         if foreach.export.r#as.is_some() {
@@ -143,7 +148,13 @@ impl<'d> Machine<'d> {
         Ok(())
     }
 
-    fn admits(&self, filter: &EventFilter, event: &Value, keys: &mut BTreeMap<String, Value>, local: Local<'_>) -> Result<bool, RunError> {
+    fn admits(
+        &self,
+        filter: &EventFilter,
+        event: &Value,
+        keys: &mut BTreeMap<String, Value>,
+        local: Local<'_>,
+    ) -> Result<bool, RunError> {
         let task = self.task_value(&local);
         let scope = self.scope(&local, &task);
         match filter.admits(event, self.engine, &scope, keys).map_err(RunError::expression)? {
@@ -157,7 +168,14 @@ impl<'d> Machine<'d> {
         }
     }
 
-    fn satisfies(&self, strategy: &Strategy, event: &Value, keys: &mut BTreeMap<String, Value>, matched: &mut Vec<usize>, local: Local<'_>) -> Result<bool, RunError> {
+    fn satisfies(
+        &self,
+        strategy: &Strategy,
+        event: &Value,
+        keys: &mut BTreeMap<String, Value>,
+        matched: &mut Vec<usize>,
+        local: Local<'_>,
+    ) -> Result<bool, RunError> {
         match strategy {
             Strategy::One(filter) => self.admits(filter, event, keys, local),
             Strategy::Any { filters, .. } => {

@@ -1,6 +1,6 @@
 //! The transitions of one transaction.
 
-use super::{CONSUMER, Core, Relaxed, TriggerKey, TIMERS_AHEAD_MS};
+use super::{CONSUMER, Core, Relaxed, TIMERS_AHEAD_MS, TriggerKey};
 use crate::command::{self, Command};
 use crate::definition::{Definition, Schedule};
 use crate::interpret::{Effect, Machine, Writes};
@@ -139,7 +139,9 @@ impl Core {
             ended: None,
         };
         if let Some(flight) = row::flight(&state) {
-            let other = batch.runs.values().find(|w| w.state.tenant == *tenant && !w.state.status.is_ended() && row::flight(&w.state).as_deref() == Some(&flight));
+            let other = batch.runs.values().find(|w| {
+                w.state.tenant == *tenant && !w.state.status.is_ended() && row::flight(&w.state).as_deref() == Some(&flight)
+            });
             let is_in_flight = match other {
                 Some(_) => true,
                 None => {
@@ -155,7 +157,14 @@ impl Core {
         self.stats.runs_started.fetch_add(1, Relaxed);
         batch.runs.insert(
             run,
-            Working { state, definition: Some(definition), is_changed: true, journal: Vec::new(), requests: Vec::new(), events: Vec::new() },
+            Working {
+                state,
+                definition: Some(definition),
+                is_changed: true,
+                journal: Vec::new(),
+                requests: Vec::new(),
+                events: Vec::new(),
+            },
         );
         self.work(batch, run, Command::Start).await?;
         Ok(())
@@ -177,7 +186,10 @@ impl Core {
                 Err(Error::Invalid(_)) => None,
                 Err(error) => return Err(error),
             };
-            batch.runs.insert(run, Working { state, definition, is_changed: false, journal: Vec::new(), requests: Vec::new(), events: Vec::new() });
+            batch.runs.insert(
+                run,
+                Working { state, definition, is_changed: false, journal: Vec::new(), requests: Vec::new(), events: Vec::new() },
+            );
         }
         self.work(batch, run, command).await
     }
@@ -219,18 +231,26 @@ impl Core {
                     Effect::Start { child, step, is_awaited, namespace, name, version, input } => {
                         let pick = version.map_or(Pick::Newest, Pick::Version);
                         let found = match self.db.definition(&tenant, &format!("{namespace}/{name}"), &pick).await {
-                            Ok(row) => self.definition(&tenant, &row.namespace, &row.name, row.revision).await.map(|d| (d, row.revision)),
+                            Ok(row) => {
+                                self.definition(&tenant, &row.namespace, &row.name, row.revision).await.map(|d| (d, row.revision))
+                            }
                             Err(error) => Err(error.into()),
                         };
                         match found {
                             Ok((definition, revision)) => {
                                 let parent = is_awaited.then(|| Parent { run: target, step: step.clone() });
-                                let cause = Cause { kind: "workflow".into(), principal: None, fingerprint: None, ..cause.clone() };
+                                let cause =
+                                    Cause { kind: "workflow".into(), principal: None, fingerprint: None, ..cause.clone() };
                                 let parent = parent.map(|parent| (parent, depth + 1));
                                 Box::pin(self.start(batch, child, &tenant, definition, revision, input, cause, parent)).await?;
                             }
                             Err(Error::Db(db::Error::NotFound { .. }) | Error::Invalid(_)) => {
-                                let outcome = Err(RunError::new("configuration", 400, "Configuration Error", format!("there is no workflow {namespace}/{name} to run")));
+                                let outcome = Err(RunError::new(
+                                    "configuration",
+                                    400,
+                                    "Configuration Error",
+                                    format!("there is no workflow {namespace}/{name} to run"),
+                                ));
                                 open.push_back((target, Command::ChildEnded { step, child, outcome }));
                             }
                             Err(error) => return Err(error),
@@ -400,9 +420,8 @@ fn moved(working: &Working, command: Command, core: &Core, now: Timestamp) -> (W
     };
     let state = &working.state;
     let engine = &*core.engine;
-    let step = || {
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| command::apply(state, command, definition, engine, now)))
-    };
+    let step =
+        || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| command::apply(state, command, definition, engine, now)));
     // jq over a large value takes its time: let the other tasks of this thread move elsewhere.
     let applied = match tokio::runtime::Handle::current().runtime_flavor() {
         tokio::runtime::RuntimeFlavor::MultiThread => tokio::task::block_in_place(step),

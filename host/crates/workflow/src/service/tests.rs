@@ -30,7 +30,18 @@ impl World {
         let db = Db::open(&format!("sqlite:{}", dir.path().join("orx.db").display())).await.unwrap();
         let clock = Arc::new(ManualClock::at(Timestamp::from_secs(1_700_000_000)));
         let Service { core, asks, handle } = Service::new(db.clone(), clock.clone(), Config::default());
-        let mut world = Self { _dir: dir, db, clock, core, handle, asks, tenant: TenantId::default_tenant(), effects: BTreeMap::new(), answers: 1, cursor: 0 };
+        let mut world = Self {
+            _dir: dir,
+            db,
+            clock,
+            core,
+            handle,
+            asks,
+            tenant: TenantId::default_tenant(),
+            effects: BTreeMap::new(),
+            answers: 1,
+            cursor: 0,
+        };
         world.core.load().await.unwrap();
         world
     }
@@ -55,7 +66,10 @@ impl World {
     }
 
     /// The handle's call, answered by turns of the loop.
-    async fn ask<T, E: std::fmt::Debug>(&mut self, call: impl Future<Output = std::result::Result<T, E>>) -> std::result::Result<T, E> {
+    async fn ask<T, E: std::fmt::Debug>(
+        &mut self,
+        call: impl Future<Output = std::result::Result<T, E>>,
+    ) -> std::result::Result<T, E> {
         let mut call = std::pin::pin!(call);
         loop {
             tokio::select! {
@@ -67,7 +81,11 @@ impl World {
     }
 
     async fn put(&mut self, tasks: &str) {
-        let (handle, tenant, text) = (self.handle.clone(), self.tenant.clone(), if tasks.starts_with("document:") { tasks.to_owned() } else { format!("{HEAD}{tasks}") });
+        let (handle, tenant, text) = (
+            self.handle.clone(),
+            self.tenant.clone(),
+            if tasks.starts_with("document:") { tasks.to_owned() } else { format!("{HEAD}{tasks}") },
+        );
         self.ask(async move { handle.put_definition(&tenant, &text).await }).await.unwrap();
     }
 
@@ -88,7 +106,12 @@ impl World {
         let mut event = Event::new("e", "/s", kind, data);
         event.subject = Some(subject.into());
         let tenant = self.tenant.clone();
-        self.db.write::<_, db::Error, _>(move |tx| Box::pin(async move { tx.hand_off(Topic::Event, &tenant, Timestamp(0), &event).await })).await.unwrap();
+        self.db
+            .write::<_, db::Error, _>(move |tx| {
+                Box::pin(async move { tx.hand_off(Topic::Event, &tenant, Timestamp(0), &event).await })
+            })
+            .await
+            .unwrap();
     }
 
     /// The action stage: does each key's effect once, answers each request.
@@ -99,10 +122,16 @@ impl World {
             self.cursor = row.id;
             let request = row.payload;
             *self.effects.entry(request.idempotency_key.clone()).or_default() += 1;
-            let result = ActionResult { request: request.id, run: request.run, step: request.step.clone(), outcome: act(&request) };
+            let result =
+                ActionResult { request: request.id, run: request.run, step: request.step.clone(), outcome: act(&request) };
             for _ in 0..self.answers {
                 let (tenant, result) = (row.tenant.clone(), result.clone());
-                self.db.write::<_, db::Error, _>(move |tx| Box::pin(async move { tx.hand_off(Topic::ActionResult, &tenant, Timestamp(0), &result).await })).await.unwrap();
+                self.db
+                    .write::<_, db::Error, _>(move |tx| {
+                        Box::pin(async move { tx.hand_off(Topic::ActionResult, &tenant, Timestamp(0), &result).await })
+                    })
+                    .await
+                    .unwrap();
             }
         }
         has_rows
@@ -114,7 +143,12 @@ fn echo(request: &ActionRequest) -> ActionOutcome {
 }
 
 fn in_doubt() -> ActionOutcome {
-    let error = ErrorRecord { code: "action.in_doubt".into(), message: "the host died".into(), retry: RetryAdvice::Never, details: Value::Null };
+    let error = ErrorRecord {
+        code: "action.in_doubt".into(),
+        message: "the host died".into(),
+        retry: RetryAdvice::Never,
+        details: Value::Null,
+    };
     ActionOutcome::InDoubt { error }
 }
 
@@ -231,7 +265,9 @@ async fn a_call_in_doubt_waits_for_a_person() {
         (Decision::Fail, json!({"failed": "action.in_doubt"})),
     ] {
         let mut world = World::new().await;
-        world.put("do: [{t: {try: [{c: {call: x/a, with: {n: 1}}}], catch: {do: [{s: {set: {failed: '${ $error.code }'}}}]}}}]").await;
+        world
+            .put("do: [{t: {try: [{c: {call: x/a, with: {n: 1}}}], catch: {do: [{s: {set: {failed: '${ $error.code }'}}}]}}}]")
+            .await;
         let run = world.start(json!({})).await;
         world.act(&mut |_| in_doubt()).await;
         world.turn().await;
@@ -244,7 +280,8 @@ async fn a_call_in_doubt_waits_for_a_person() {
         world.ask(async move { handle.decide(&tenant, run, step, decision, "ann").await }).await.unwrap();
         world.settle().await;
         assert_eq!(world.run(run).await.output, expected);
-        let refused = world.ask(async move { again.0.decide(&again.1, run, step, Decision::Fail, "ann").await }).await.unwrap_err();
+        let refused =
+            world.ask(async move { again.0.decide(&again.1, run, step, Decision::Fail, "ann").await }).await.unwrap_err();
         assert!(refused.to_string().contains("has no call in doubt"), "{refused}");
         assert_eq!(world.effects.len(), 1, "one key, however often it was asked");
     }
@@ -261,7 +298,10 @@ async fn an_approval_is_answered_once_and_only_by_the_handle() {
     let asking = world.handle.runs_asking(&world.tenant).await.unwrap();
     assert_eq!(asking[0].waits[0]["note"]["question"], "scale web?");
     let (handle, tenant) = (world.handle.clone(), world.tenant.clone());
-    let answer = |by: &'static str| { let (handle, tenant) = (handle.clone(), tenant.clone()); async move { handle.answer(&tenant, run, None, by, true, "fine").await } };
+    let answer = |by: &'static str| {
+        let (handle, tenant) = (handle.clone(), tenant.clone());
+        async move { handle.answer(&tenant, run, None, by, true, "fine").await }
+    };
     world.ask(answer("ann")).await.unwrap();
     assert!(world.ask(answer("bob")).await.unwrap_err().to_string().contains("does not wait for this approval"));
     let requests = world.db.handed::<ActionRequest>(Topic::ActionRequest, 0, 10).await.unwrap();
@@ -290,7 +330,11 @@ async fn an_alert_starts_one_run_however_often_it_is_told() {
     assert_eq!(world.run(runs[0].id).await.output, json!({"app": "web"}));
     world.event("io.orchestrix.alert.firing", "f1", alert("web")).await;
     world.settle().await;
-    assert_eq!(world.db.runs(&world.tenant, &RunFilter::default()).await.unwrap().len(), 3, "when it has ended, the next one starts");
+    assert_eq!(
+        world.db.runs(&world.tenant, &RunFilter::default()).await.unwrap().len(),
+        3,
+        "when it has ended, the next one starts"
+    );
 }
 
 #[tokio::test]
@@ -356,7 +400,11 @@ async fn operators_pause_resume_and_cancel() {
     let h = (handle.clone(), tenant.clone());
     world.ask(async move { h.0.pause(&h.1, run, "ann").await }).await.unwrap();
     world.settle().await;
-    assert_eq!((world.run(run).await.status.as_str(), world.effects.len()), ("suspended", 1), "the answer is kept, no step begins");
+    assert_eq!(
+        (world.run(run).await.status.as_str(), world.effects.len()),
+        ("suspended", 1),
+        "the answer is kept, no step begins"
+    );
     let h = (handle.clone(), tenant.clone());
     world.ask(async move { h.0.resume(&h.1, run, "ann").await }).await.unwrap();
     assert_eq!(world.run(run).await.status, "running");
@@ -393,7 +441,10 @@ async fn the_loop_runs_starts_and_stops() {
     let running = tokio::spawn(service.run(cancel.clone()));
     let invalid = handle.put_definition(&tenant, "do: []").await.unwrap_err();
     assert!(matches!(&invalid, Error::Invalid(d) if d[0].message.contains("\"document\" is missing")), "{invalid}");
-    let put = handle.put_definition(&tenant, &format!("{HEAD}do: [{{w: {{wait: {{milliseconds: 20}}}}}}, {{s: {{set: {{ok: 1}}}}}}]")).await.unwrap();
+    let put = handle
+        .put_definition(&tenant, &format!("{HEAD}do: [{{w: {{wait: {{milliseconds: 20}}}}}}, {{s: {{set: {{ok: 1}}}}}}]"))
+        .await
+        .unwrap();
     assert!(put.is_new);
     let run = handle.start(&tenant, "test/t", None, json!({}), Cause::manual("ann")).await.unwrap();
     let page = loop {
