@@ -199,7 +199,6 @@ impl From<::detect::Error> for Problem {
         match error {
             E::Spec { message, .. } => wrong_spec(message),
             E::NoMonitor(name) => Self::not_found(format_args!("monitor {name:?}")),
-            E::NoMonitor(name) => Self::not_found(format_args!("monitor {name}")),
             E::Db(inner) => inner.into(),
             E::Closed => Self { retry_after_s: Some(1), ..Self::new(Code::Busy, "the host is shutting down") },
             other => Self::internal(&other),
