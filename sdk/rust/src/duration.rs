@@ -42,7 +42,7 @@ impl fmt::Display for Millis {
     /// In the largest unit that has no fraction.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
-        match units.iter().find(|(factor, _)| self.0 >= *factor && self.0 % factor == 0) {
+        match units.iter().find(|(factor, _)| self.0 >= *factor && self.0.is_multiple_of(*factor)) {
             Some((factor, unit)) => write!(f, "{}{unit}", self.0 / factor),
             None => write!(f, "{}ms", self.0),
         }

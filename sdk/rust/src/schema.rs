@@ -73,10 +73,11 @@ fn operations_of(manifest: &str) -> Vec<String> {
     for line in manifest.lines().map(str::trim) {
         if line.starts_with('[') {
             is_inside = line == "[[operations]]";
-        } else if is_inside && let Some((key, value)) = line.split_once('=') {
-            if key.trim() == "name" {
-                names.push(value.trim().trim_matches('"').to_owned());
-            }
+        } else if is_inside
+            && let Some((key, value)) = line.split_once('=')
+            && key.trim() == "name"
+        {
+            names.push(value.trim().trim_matches('"').to_owned());
         }
     }
     names

@@ -201,7 +201,7 @@ async fn every_endpoint_refuses_no_token_a_wrong_one_and_a_role_too_low() {
             let (got, body) = world.send(e.method, &path, token, "").await;
             assert_eq!((got, body["code"].as_str()), (status, Some(code)), "{} {path} with {token:?}: {body}", e.method);
         }
-        let lower = [Role::Ingest, Role::Viewer, Role::Operator].into_iter().filter(|r| *r < role).next_back();
+        let lower = [Role::Ingest, Role::Viewer, Role::Operator].into_iter().rfind(|r| *r < role);
         if let Some(lower) = lower {
             let (got, body) = world.send(e.method, &path, &format!("default-{}", lower.as_str()), "").await;
             assert_eq!((got, body["code"].as_str()), (403, Some("ORX-0104")), "{} {path} as {lower:?}: {body}", e.method);

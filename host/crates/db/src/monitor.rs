@@ -225,7 +225,7 @@ mod tests {
             .await
             .unwrap();
         assert_eq!((second.id, second.spec["n"].as_i64()), (a.id, Some(2)));
-        assert_eq!(db.monitors(&tenant).await.unwrap(), [second.clone()]);
+        assert_eq!(db.monitors(&tenant).await.unwrap(), std::slice::from_ref(&second));
         assert_eq!(db.monitors_of_all().await.unwrap().len(), 2);
         assert_eq!(db.stream_state(&tenant, a.id).await.unwrap(), Some(state));
         assert_eq!(db.stream_state(&other, a.id).await.unwrap(), None);

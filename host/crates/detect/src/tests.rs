@@ -63,7 +63,7 @@ impl Stream for Count {
         let mut out = Vec::new();
         for record in records {
             self.0 += 1;
-            if self.0 % 3 == 0 {
+            if self.0.is_multiple_of(3) {
                 out.push(finding(LabelSet::from_pairs([("body", record.body.as_str())]), FindingStatus::Firing, self.0 as f64));
             }
         }

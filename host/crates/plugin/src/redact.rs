@@ -26,7 +26,7 @@ impl Redactor {
             needles.push(percent_encode(secret, NON_ALPHANUMERIC).to_string().into_bytes());
             if let Ok(text) = std::str::from_utf8(secret) {
                 let json = serde_json::Value::from(text).to_string();
-                needles.push(json[1..json.len() - 1].as_bytes().to_vec());
+                needles.push(json.as_bytes()[1..json.len() - 1].to_vec());
             }
         }
         needles.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));

@@ -68,7 +68,7 @@ fn line(i: i64) -> LogRecord {
         ["GET /cart took", "POST /checkout took", "cache miss for", "database connection timeout after"][(hash % 4) as usize];
     LogRecord {
         time: Timestamp::from_millis(T0 + i),
-        severity_number: if hash % 10 == 0 { 17 } else { 9 },
+        severity_number: if hash.is_multiple_of(10) { 17 } else { 9 },
         body: format!(
             "{text} {} ms, user {} from 10.0.{}.{}, trace {hash:016x}",
             hash % 997,

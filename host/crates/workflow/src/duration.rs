@@ -29,7 +29,9 @@ pub fn parse(value: &Value) -> Result<i64, String> {
             iso8601(text).ok_or_else(|| format!("{text:?} is no ISO 8601 duration such as PT30S or P1DT12H"))?
         }
         other => {
-            return Err(format!("a duration is a mapping such as {{seconds: 30}} or an ISO 8601 text such as PT30S, not {other}"));
+            return Err(format!(
+                "a duration is a mapping such as {{seconds: 30}} or an ISO 8601 text such as PT30S, not {other}"
+            ));
         }
     };
     if ms > MS_MAX { Err("the duration is over a hundred years".into()) } else { Ok(ms) }

@@ -295,10 +295,19 @@ impl Parser<'_> {
     fn check_positive(&self, duration: &Duration, start: usize) -> Parsed<()> {
         // What uses step() or range() is known at evaluation only, and checked there.
         let is_fixed = !duration_uses_query(duration);
-        if is_fixed && !(duration.seconds(0, 0) > 0.0) {
+        if is_fixed && (duration.seconds(0, 0).is_nan() || duration.seconds(0, 0) <= 0.0) {
             return Err(self.error(start..self.end_before(), "duration must be greater than 0"));
         }
         Ok(())
+    }
+
+    /// Takes a sign if there is one; whether it was a minus.
+    fn sign(&mut self) -> bool {
+        let negative = self.take("-");
+        if !negative {
+            self.take("+");
+        }
+        negative
     }
 
     fn at_modifier(&mut self) -> Parsed<At> {
@@ -309,7 +318,7 @@ impl Parser<'_> {
                 return Ok(at);
             }
         }
-        let negative = if self.take("-") { true } else { self.take("+") && false };
+        let negative = self.sign();
         match self.next() {
             Token::Number(v) | Token::Duration(v) if v.is_finite() && v.abs() < 9e15 => {
                 Ok(At::Millis((v * 1000.0).round() as i64 * if negative { -1 } else { 1 }))
@@ -607,7 +616,7 @@ impl Parser<'_> {
             }
             self.next();
             self.expect("(", "in fill modifier")?;
-            let negative = if self.take("-") { true } else { self.take("+") && false };
+            let negative = self.sign();
             let (Token::Number(v) | Token::Duration(v)) = self.next() else {
                 self.at -= 1;
                 return Err(self.unexpected("in fill modifier, expected number"));

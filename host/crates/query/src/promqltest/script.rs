@@ -139,15 +139,15 @@ fn labels_and_rest(line: &str) -> Result<(LabelSet, &str), String> {
             (None, b'"' | b'\'' | b'`') => quote = Some(b),
             (None, b'{') => depth += 1,
             (None, b'}') => depth -= 1,
-            (None, b' ' | b'\t' | b'@') if depth == 0 => {
-                // `name {…}` is also allowed.
-                if b == b'@'
-                    || !line[end..].trim_start().starts_with('{')
-                    || line[end..].trim_start().starts_with("{{")
-                    || line[..end].contains('{')
-                {
-                    break;
-                }
+            // `name {…}` is also allowed.
+            (None, b' ' | b'\t' | b'@')
+                if depth == 0
+                    && (b == b'@'
+                        || !line[end..].trim_start().starts_with('{')
+                        || line[end..].trim_start().starts_with("{{")
+                        || line[..end].contains('{')) =>
+            {
+                break;
             }
             _ => {}
         }

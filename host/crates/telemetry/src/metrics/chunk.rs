@@ -96,7 +96,8 @@ fn exponent_of(v: f64, from: usize) -> Option<usize> {
 
 fn mantissa(v: f64, exponent: usize) -> Option<i64> {
     let m = (v * POWERS[exponent]).round();
-    if !(m.abs() < MANTISSA_MAX) {
+    // NaN has no mantissa either.
+    if m.is_nan() || m.abs() >= MANTISSA_MAX {
         return None;
     }
     #[expect(clippy::cast_possible_truncation, reason = "an integer below 2^53, checked above")]

@@ -201,7 +201,7 @@ impl Shared {
         let mut at = vec![0; inputs.len()];
         let mut columns = Columns::default();
         loop {
-            fn current<'a>(series: &'a [Option<SegmentSeries>], at: usize) -> Option<&'a SegmentSeries> {
+            fn current(series: &[Option<SegmentSeries>], at: usize) -> Option<&SegmentSeries> {
                 series.get(at).and_then(Option::as_ref)
             }
             let least = inputs.iter().zip(&at).filter_map(|((series, _), at)| current(series, *at)).map(|s| &s.labels).min();

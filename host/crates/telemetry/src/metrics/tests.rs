@@ -433,7 +433,7 @@ async fn metadata_is_durable_before_and_after_a_flush() {
         }
         let killed = tempfile::tempdir().unwrap();
         copy(folder.path(), killed.path());
-        assert_eq!(open(killed.path()).metrics.metadata(&tenant(), Some("m")).await.unwrap(), [info.clone()]);
+        assert_eq!(open(killed.path()).metrics.metadata(&tenant(), Some("m")).await.unwrap(), std::slice::from_ref(&info));
     }
     assert_eq!(store.metrics.stats().wal_syncs, 1, "what is known already isn't logged again");
     assert!(store.metrics.metadata(&tenant(), Some("other")).await.unwrap().is_empty());

@@ -410,10 +410,9 @@ impl<'n> Reader<'n> {
             && self.mapping(&errors, &["with"], &[])
             && let Some(filter) = errors.get("with")
             && self.mapping(&filter, &["type", "status", "instance", "title", "detail", "details"], &[])
+            && let Value::Object(entries) = self.template(&filter)
         {
-            if let Value::Object(entries) = self.template(&filter) {
-                with = entries;
-            }
+            with = entries;
         }
         let r#as = self.variable_of(&at, "as", "error");
         self.variables.push(r#as.clone());

@@ -172,7 +172,7 @@ impl Core {
 
     /// Applies a command to a run, and to other runs what follows from it. Answers whether the run changed.
     pub(super) async fn command(&mut self, batch: &mut Batch, run: RunId, command: Command) -> Result<bool> {
-        if !batch.runs.contains_key(&run) {
+        if let std::collections::btree_map::Entry::Vacant(slot) = batch.runs.entry(run) {
             let state = match self.states.get(&run) {
                 Some(state) => State::clone(state),
                 None => {
@@ -186,10 +186,14 @@ impl Core {
                 Err(Error::Invalid(_)) => None,
                 Err(error) => return Err(error),
             };
-            batch.runs.insert(
-                run,
-                Working { state, definition, is_changed: false, journal: Vec::new(), requests: Vec::new(), events: Vec::new() },
-            );
+            slot.insert(Working {
+                state,
+                definition,
+                is_changed: false,
+                journal: Vec::new(),
+                requests: Vec::new(),
+                events: Vec::new(),
+            });
         }
         self.work(batch, run, command).await
     }
