@@ -21,10 +21,11 @@ pub const WEB: [Tool; 2] = [
 ];
 
 /// What tests need beyond that. Clients are the real ones, so that protocols are tested against what people run.
-pub const TEST: [Tool; 3] = [
+pub const TEST: [Tool; 4] = [
     Tool { program: "chromium", packages: &["chromium"], why: "drive the web interface" },
     Tool { program: "python3", packages: &["python3", "python3-venv"], why: "run real Python clients" },
     Tool { program: "prometheus", packages: &["prometheus"], why: "send remote write as Prometheus does" },
+    Tool { program: "faketime", packages: &["faketime"], why: "set a test host's clock" },
 ];
 
 /// Installs those of the tools that are missing, asking nothing.
