@@ -174,6 +174,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         Ok(())
     });
     tasks.spawn("archive", |cancel| archive::archive(db.clone(), telemetry.clone(), cancel));
+    let stores = telemetry.clone();
+    tasks.spawn("telemetry", |cancel| watch_logs(stores, cancel));
     tasks.spawn("trim", |cancel| archive::trim(db.clone(), clock.clone(), cancel));
     tasks.spawn("recordings", |cancel| recordings_writer.run(cancel));
     tasks.spawn("plugin log", |cancel| plugin_log_writer.run(cancel));
@@ -218,6 +220,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         signal = signal() => bail!("stopped at once by a second {signal}; what was acknowledged is on disk"),
     }
     ended
+}
+
+/// Ends with an error once a log has stopped for good: a host that can take nothing in must not look alive.
+async fn watch_logs(stores: Telemetry, cancel: CancellationToken) -> anyhow::Result<()> {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    while cancel.run_until_cancelled(ticks.tick()).await.is_some() {
+        stores.check_alive().context("the telemetry store stopped; mend the disk and start again")?;
+    }
+    Ok(())
 }
 
 async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

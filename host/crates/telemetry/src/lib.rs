@@ -59,6 +59,14 @@ impl Telemetry {
         Ok(Self { metrics, logs, traces, events })
     }
 
+    /// Fails once any of the logs has stopped for good; the host must then stop too, since it can't take anything in.
+    pub fn check_alive(&self) -> Result<()> {
+        self.metrics.check_alive()?;
+        self.logs.check_alive()?;
+        self.traces.check_alive()?;
+        self.events.check_alive()
+    }
+
     /// Writes heads out and stops the background work. Not needed for safety, only for a quick next start.
     pub async fn close(&self) {
         self.metrics.close().await;

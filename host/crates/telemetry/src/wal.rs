@@ -197,6 +197,11 @@ impl Wal {
         if removed { shared.sync_dir() } else { Ok(()) }
     }
 
+    /// Fails once the log has stopped for good: a failed sync is never tried again.
+    pub fn check_alive(&self) -> Result<()> {
+        self.0.shared.check_alive()
+    }
+
     /// The newest synced record.
     pub fn durable(&self) -> Lsn {
         Lsn(*self.0.shared.durable.borrow())

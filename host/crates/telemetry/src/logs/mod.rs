@@ -146,6 +146,11 @@ impl Logs {
         self.0.verify().await
     }
 
+    /// Fails once the log has stopped for good.
+    pub fn check_alive(&self) -> Result<()> {
+        self.0.check_alive()
+    }
+
     pub fn stats(&self) -> SignalStats {
         self.0.stats()
     }

@@ -130,6 +130,11 @@ impl Metrics {
         self.0.shared.stats()
     }
 
+    /// Fails once the log has stopped for good.
+    pub fn check_alive(&self) -> Result<()> {
+        self.0.shared.wal.check_alive()
+    }
+
     /// Damage found on disk since the start, each place once, the first thousand.
     pub fn corruptions(&self) -> Vec<Corruption> {
         self.0.shared.corruptions()

@@ -320,6 +320,10 @@ impl<K: Kind> Store<K> {
         self.0.wal.wake()
     }
 
+    pub fn check_alive(&self) -> Result<()> {
+        self.0.wal.check_alive()
+    }
+
     /// The newest durable number: where a new reader begins.
     pub fn newest(&self) -> Lsn {
         self.0.wal.durable()

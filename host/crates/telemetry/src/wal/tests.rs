@@ -127,6 +127,7 @@ fn a_failed_sync_stops_the_log_for_good() {
     fault.fails_sync.store(true, SeqCst);
     assert!(matches!(append(&wal, b"lost".to_vec()), Err(Error::Poisoned { .. })));
     fault.fails_sync.store(false, SeqCst);
+    assert!(matches!(wal.check_alive(), Err(Error::Poisoned { .. })));
     let again = append(&wal, b"again".to_vec()).unwrap_err();
     assert!(matches!(&again, Error::Poisoned { .. }) && again.to_string().contains("check the disk"), "{again}");
     assert_eq!(wal.read_from(Lsn(0), 10, 1000).unwrap(), [(Lsn(1), Bytes::from_static(b"before"))]);
