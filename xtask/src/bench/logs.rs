@@ -63,8 +63,9 @@ fn one(bench: &Bench, name: &str, format: Format, rows: &mut Vec<Row>) -> Result
     row("host CPU per million lines until idle (indexed)", per_million(settled.cpu_s - before.cpu_s));
     row("peak resident memory", format!("{:.0} MiB", settled.peak_mib));
     let folder = host.folder.join("data/telemetry/logs");
-    row("on disk after settling", format!("{:.0} bytes per line", stats::disk_bytes(&folder) as f64 / sent));
     host.stop()?;
-    row("on disk after a stop", format!("{:.0} bytes per line", stats::disk_bytes(&folder) as f64 / sent));
+    let per_line = |part: &str| format!("{:.0} bytes per line", stats::disk_bytes(&folder.join(part)) as f64 / sent);
+    row("on disk after a stop: rows and index", per_line("tenants"));
+    row("on disk after a stop: log, kept for readers up to 128 MiB", per_line("log"));
     Ok(())
 }
