@@ -100,7 +100,8 @@ async fn pool(url: &str, connections: u32, backend: Backend) -> Result<sqlx::Any
     let options = AnyPoolOptions::new().max_connections(connections).min_connections(1);
     let options = match backend {
         Backend::Postgres => options,
-        Backend::Sqlite => options.after_connect(|connection, _| {
+        // SQLite is in this process: no connection goes stale, and asking each time costs a round trip to its thread.
+        Backend::Sqlite => options.test_before_acquire(false).after_connect(|connection, _| {
             Box::pin(async move {
                 // FULL: an acknowledged write survives power loss, not only a crash of the process.
                 for pragma in ["journal_mode = WAL", "synchronous = FULL", "busy_timeout = 10000", "foreign_keys = ON"] {
