@@ -61,16 +61,26 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Token(token) => command::token::run(&context()?, token).await,
         Command::Doctor => command::doctor::run(&context()?, now()).await,
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "orchestrix", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "orchestrix", &mut script);
+            write_out(&script);
             Ok(())
         }
         Command::Schema(SchemaCommand::Openapi) => {
-            println!("{}", serde_json::to_string_pretty(&api::openapi::document()).expect("the document has text keys only"));
+            let text = serde_json::to_string_pretty(&api::openapi::document()).expect("the document has text keys only");
+            write_out(format!("{text}\n").as_bytes());
             Ok(())
         }
         Command::Schema(SchemaCommand::Config) => {
-            println!("{}", toml::to_string_pretty(&config::ConfigFile::default()).expect("the defaults are TOML"));
+            let text = toml::to_string_pretty(&config::ConfigFile::default()).expect("the defaults are TOML");
+            write_out(format!("{text}\n").as_bytes());
             Ok(())
         }
     }
+}
+
+fn write_out(bytes: &[u8]) {
+    use std::io::Write;
+    // A reader that went away (`| head`) is no failure.
+    let _ = std::io::stdout().write_all(bytes);
 }
