@@ -24,8 +24,8 @@ pub trait Executor: Send + Sync {
 #[async_trait]
 impl Executor for plugin::Host {
     fn facts(&self, installation: &Installation, call: &ActionCall) -> Option<Facts> {
-        let manifest = self.manifest(&installation.digest)?;
-        let operation = manifest.operations.iter().find(|o| o.name == call.operation)?;
+        let package = self.package(&installation.digest)?;
+        let operation = package.manifest.operations.iter().find(|o| o.name == call.operation)?;
         // Where it depends on the call (any HTTP request), the operation takes `repeatable` and whoever writes the
         // workflow says so.
         let says_so = operation.input.pointer("/properties/repeatable").is_some() && call.input["repeatable"] == true;
@@ -34,7 +34,8 @@ impl Executor for plugin::Host {
             (false, true) => Repeat::Harmless,
             (false, false) => Repeat::Never,
         };
-        Some(Facts { repeat, can_probe: manifest.kinds.contains(&plugin::manifest::Kind::Verification) })
+        // What the component exports counts: manifests name the kinds that people look for, and a probe is none.
+        Some(Facts { repeat, can_probe: package.exports.contains(&plugin::manifest::Kind::Verification) })
     }
 
     async fn execute(&self, installation: &Installation, context: CallContext, call: &ActionCall) -> Result<Value, CallError> {
