@@ -7,5 +7,6 @@ mod harness;
 mod hostile_plugins;
 mod log_remediation;
 mod page;
+mod postgres;
 mod storage_faults;
 mod tenancy;

@@ -21,10 +21,12 @@ pub const WEB: [Tool; 2] = [
 ];
 
 /// What tests need beyond that. Clients are the real ones, so that protocols are tested against what people run.
-pub const TEST: [Tool; 4] = [
+pub const TEST: [Tool; 6] = [
     Tool { program: "chromium", packages: &["chromium"], why: "drive the web interface" },
     Tool { program: "python3", packages: &["python3", "python3-venv"], why: "run real Python clients" },
     Tool { program: "prometheus", packages: &["prometheus"], why: "send remote write as Prometheus does" },
+    Tool { program: "pg_ctlcluster", packages: &["postgresql"], why: "be asked by the postgres plugin" },
+    Tool { program: "openssl", packages: &["openssl"], why: "make certificates for test servers" },
     Tool { program: "faketime", packages: &["faketime"], why: "set a test host's clock" },
 ];
 
