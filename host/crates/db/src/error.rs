@@ -31,6 +31,9 @@ pub enum Error {
     /// The group commit that held this write failed; nothing of it is stored.
     #[error("the commit failed: {0}")]
     Commit(String),
+    /// Our bug: nothing of this write is stored, and the panic's message and place are in the log.
+    #[error("the write panicked; nothing of it is stored")]
+    Panicked,
     #[error("the database is shutting down")]
     Closed,
 }

@@ -7,9 +7,9 @@ use crate::{
     Backend, Error, Result,
     handoff::{Topic, Wakes},
 };
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use sqlx::{Any, AnyConnection, AnyPool, pool::PoolConnection};
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 use tokio::sync::{mpsc, oneshot};
 
 /// Closures waiting for the writer. Full means the disk is slower than the stages: senders wait.
@@ -69,7 +69,11 @@ impl crate::Db {
         let job: Job = Box::new(move |tx| {
             Box::pin(async move {
                 let done = match tx {
-                    Ok(tx) => f(tx).await,
+                    // A bug in one stage's write must not end the writer of them all.
+                    Ok(tx) => AssertUnwindSafe(async move { f(tx).await })
+                        .catch_unwind()
+                        .await
+                        .unwrap_or_else(|_| Err(Error::Panicked.into())),
                     Err(error) => Err(error.into()),
                 };
                 match done {
@@ -202,6 +206,23 @@ mod tests {
 
     async fn has(db: &Db, name: &str) -> bool {
         db.tenants().await.unwrap().iter().any(|t| t.as_str() == name)
+    }
+
+    #[tokio::test]
+    async fn a_write_that_panics_takes_nobody_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&format!("sqlite:{}", dir.path().join("t.db").display())).await.unwrap();
+        let panicking = db.write::<(), Error, _>(|tx| {
+            Box::pin(async move {
+                tx.ensure_tenant(&TenantId::new("half").unwrap(), Timestamp(1)).await?;
+                panic!("a bug")
+            })
+        });
+        let (panicked, beside) = tokio::join!(panicking, put(&db, "beside"));
+        assert!(matches!(panicked, Err(Error::Panicked)), "{panicked:?}");
+        beside.unwrap();
+        put(&db, "after").await.unwrap();
+        assert!(has(&db, "after").await && has(&db, "beside").await && !has(&db, "half").await);
     }
 
     #[tokio::test]
