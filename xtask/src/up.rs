@@ -191,13 +191,13 @@ impl Process {
         Ok(())
     }
 
-    /// SIGINT, time to drain, then the hard way.
+    /// SIGTERM, time to drain, then the hard way. A shell in the background hands SIGINT down as ignored.
     pub fn stop(&mut self) -> Result<()> {
         if self.child.try_wait()?.is_some() {
             return Ok(());
         }
         let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::INT).with_context(|| format!("the {} can't be told to stop", self.name))?;
+        kill_process(pid, Signal::TERM).with_context(|| format!("the {} can't be told to stop", self.name))?;
         let begin = Instant::now();
         while begin.elapsed() < DRAIN {
             if let Some(status) = self.child.try_wait()? {
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn a_process_is_stopped_by_the_signal_it_can_answer() {
         let mut process =
-            Process::start("sleeper", Command::new("sh").args(["-c", "trap 'exit 0' INT; while :; do sleep 0.01; done"]))
+            Process::start("sleeper", Command::new("sh").args(["-c", "trap 'exit 0' TERM; while :; do sleep 0.01; done"]))
                 .unwrap();
         thread::sleep(Duration::from_millis(200));
         process.stop().unwrap();

@@ -87,7 +87,14 @@ fn own(folder: &Path) {
 }
 
 fn certificate(folder: &Path) {
-    let names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"];
+    let names = [
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+    ];
     run(Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
         .args(names)
@@ -155,7 +162,7 @@ async fn a_real_database_answers_over_tls_and_its_password_stays_with_the_host()
         host.log()
     );
     assert_eq!(run["output"]["rows"][0]["ssl"], true, "the connection is encrypted");
-    let calls = host.get("/api/v1/plugins/postgres/invocations?limit=10").await.to_string();
+    let calls = host.get("/api/v1/invocations?plugin=postgres&limit=10").await.to_string();
     assert!(calls.contains("health-check") && !calls.contains(PASSWORD), "{calls}");
 }
 
